@@ -1,0 +1,208 @@
+"""What a network is: layers, activation, initialisation; forward and backward pass.
+
+A layer multiplies its input ``h`` (a row, possibly with a constant appended for the bias) by a weight
+matrix ``W`` of shape (p, q).  The tangent feature of that layer, for sample i and output c, is the
+Jacobian of the output with respect to ``W``: the outer product of ``h_i`` and the back-propagated
+gradient ``delta_{i,c}`` (theory: LeJeune & Alemohammad, arXiv 2308.15478, section 2).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+import numpy as np
+from scipy.special import erf, ndtr
+
+_SQRT_2PI = math.sqrt(2.0 * math.pi)
+_TWO_OVER_SQRT_PI = 2.0 / math.sqrt(math.pi)
+
+
+def _relu(z):
+    return np.maximum(z, 0.0)
+
+
+def _relu_slope(z):
+    return (z > 0).astype(z.dtype)
+
+
+def _tanh_slope(z):
+    return 1.0 - np.tanh(z) ** 2
+
+
+def _gelu(z):
+    return z * ndtr(z)
+
+
+def _gelu_slope(z):
+    return ndtr(z) + z * np.exp(-0.5 * z**2) / _SQRT_2PI
+
+
+def _erf_slope(z):
+    return _TWO_OVER_SQRT_PI * np.exp(-(z**2))
+
+
+ACTIVATIONS = {
+    "relu": (_relu, _relu_slope),
+    "tanh": (np.tanh, _tanh_slope),
+    "gelu": (_gelu, _gelu_slope),
+    "erf": (erf, _erf_slope),
+}
+
+#: Variance of a weight times fan-in. "ntk" draws unit-variance weights and divides by the square root
+#: of the fan-in in the forward pass instead.
+INITIALISATIONS = {"he": 2.0, "lecun": 1.0, "ntk": None}
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Multilayer perceptron, described by its shape; weights are kept outside.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : tuple of int, default=(256,)
+        Units of each hidden layer; ``()`` is a linear model.
+    activation : {"relu", "tanh", "gelu", "erf"}, default="relu"
+    init : {"ntk", "he", "lecun"}, default="ntk"
+        "ntk": unit-variance weights and biases, inputs divided by √fan-in in the forward pass;
+        "he": variance 2 / fan-in, "lecun": variance 1 / fan-in, both with biases starting at zero.
+    bias : bool or float, default=True
+        Value of the constant that is appended to every layer's input, so that the last row of each
+        weight matrix is the bias; ``True`` is 1, ``False`` or 0 leaves biases out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lowrank_tangent.networks import MLP
+    >>> network = MLP((8, 4), activation="tanh")
+    >>> weights = network.initialise(n_features=3, n_outputs=2, random_state=0)
+    >>> [w.shape for w in weights]
+    [(4, 8), (9, 4), (5, 2)]
+    >>> network(weights, np.zeros((5, 3))).shape
+    (5, 2)
+    """
+
+    hidden_layer_sizes: tuple = (256,)
+    activation: str = "relu"
+    init: str = "ntk"
+    bias: float = True
+
+    def __post_init__(self):
+        sizes = self.hidden_layer_sizes
+        sizes = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
+        if any(isinstance(s, bool) or not isinstance(s, Integral) or s < 1 for s in sizes):
+            raise ValueError(
+                f"hidden_layer_sizes must hold positive integers, e.g. (256,); got {self.hidden_layer_sizes!r}."
+            )
+        object.__setattr__(self, "hidden_layer_sizes", tuple(int(s) for s in sizes))
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}; got {self.activation!r}.")
+        if self.init not in INITIALISATIONS:
+            raise ValueError(f"init must be one of {sorted(INITIALISATIONS)}; got {self.init!r}.")
+        if not isinstance(self.bias, (bool, np.bool_, Real)) or not math.isfinite(self.bias) or self.bias < 0:
+            raise ValueError(f"bias must be True, False or a finite number >= 0; got {self.bias!r}.")
+
+    def initialise(self, n_features, n_outputs=1, random_state=None):
+        """Draw the initial weights.
+
+        Parameters
+        ----------
+        n_features, n_outputs : int
+        random_state : None, int, numpy.random.RandomState or numpy.random.Generator
+
+        Returns
+        -------
+        list of ndarray, one per layer, shape (fan-in + 1, units) with biases, (fan-in, units) without
+        """
+        sizes = (n_features, *self.hidden_layer_sizes, n_outputs)
+        if isinstance(random_state, np.random.RandomState):
+            # Generators draw faster and are independent of scikit-learn's legacy stream.
+            random_state = random_state.randint(np.iinfo(np.int32).max)
+        rng = np.random.default_rng(random_state)
+        weights = []
+        for fan_in, units in zip(sizes[:-1], sizes[1:], strict=True):
+            weight = rng.standard_normal((fan_in + bool(self.bias), units))
+            gain = INITIALISATIONS[self.init]
+            if gain is not None:
+                weight *= math.sqrt(gain / fan_in)
+                weight[fan_in:] = 0.0
+            weights.append(weight)
+        return weights
+
+    def forward(self, weights, X):
+        """Forward pass.
+
+        Parameters
+        ----------
+        weights : list of ndarray, as `initialise` gives them
+        X : ndarray of shape (n, n_features)
+
+        Returns
+        -------
+        outputs : ndarray of shape (n, n_outputs)
+        inputs : list of ndarray, the factors h of each layer, shape (n, p)
+        preactivations : list of ndarray, shape (n, q); the last are the outputs
+        """
+        X = self._check(weights, X)
+        activate, _ = ACTIVATIONS[self.activation]
+        inputs, preactivations = [], []
+        hidden = X
+        for weight in weights:
+            fan_in = hidden.shape[1]
+            scaled = hidden * self._forward_scale(fan_in)
+            if self.bias:
+                constant = np.full((len(X), 1), float(self.bias), dtype=scaled.dtype)
+                scaled = np.hstack([scaled, constant])
+            inputs.append(scaled)
+            preactivations.append(scaled @ weight)
+            hidden = activate(preactivations[-1])
+        return preactivations[-1], inputs, preactivations
+
+    def backward(self, weights, preactivations):
+        """Backward pass: gradient of every output with respect to each layer's preactivation.
+
+        Returns
+        -------
+        list of ndarray, the factors delta of each layer, shape (n, n_outputs, q)
+        """
+        _, slope = ACTIVATIONS[self.activation]
+        n, n_outputs = preactivations[-1].shape
+        identity = np.eye(n_outputs, dtype=preactivations[-1].dtype)
+        delta = np.broadcast_to(identity, (n, n_outputs, n_outputs))
+        deltas = [delta]
+        for weight, z in zip(weights[:0:-1], preactivations[-2::-1], strict=True):
+            fan_in = z.shape[1]
+            delta = delta @ (weight[:fan_in].T * self._forward_scale(fan_in))
+            delta = delta * slope(z)[:, None, :]
+            deltas.append(delta)
+        return deltas[::-1]
+
+    def factors(self, weights, X):
+        """Factors (h, delta) of every layer's tangent feature: a list of pairs, input side first."""
+        _, inputs, preactivations = self.forward(weights, X)
+        return list(zip(inputs, self.backward(weights, preactivations), strict=True))
+
+    def __call__(self, weights, X):
+        """Outputs of the network, shape (n, n_outputs)."""
+        return self.forward(weights, X)[0]
+
+    def _forward_scale(self, fan_in):
+        return 1.0 / math.sqrt(fan_in) if self.init == "ntk" else 1.0
+
+    def _check(self, weights, X):
+        X = np.asarray(X)
+        if X.ndim != 2:
+            raise ValueError(f"X must have shape (n, n_features); got shape {X.shape}.")
+        sizes = [X.shape[1], *self.hidden_layer_sizes]
+        if len(weights) != len(sizes):
+            raise ValueError(f"this network has {len(sizes)} layers; got {len(weights)} weight matrices.")
+        for layer, (fan_in, weight) in enumerate(zip(sizes, weights, strict=True)):
+            units = sizes[layer + 1] if layer + 1 < len(sizes) else weight.shape[-1]
+            expected = (fan_in + bool(self.bias), units)
+            if weight.shape != expected:
+                raise ValueError(
+                    f"weights of layer {layer} must have shape {expected} (inputs"
+                    f"{' + bias' if self.bias else ''}, units); got {weight.shape}."
+                )
+        return X

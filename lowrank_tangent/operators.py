@@ -1,0 +1,441 @@
+"""The linear map from layer coefficients to predictions, through its factors.
+
+The tangent feature of layer l, sample i and output c is ``Σ_t h[i, t] delta[i, c, t]ᵀ`` (p × q), so the
+map and its adjoint need the factors alone; the n·C × P Jacobian is never formed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg
+
+from ._memory import check_fits_in_memory
+from .transforms import LowRankTransform
+
+#: Rows of a kernel block: large enough for BLAS to run at full speed, small enough to keep the temporaries
+#: of one block far below the kernel itself.
+_BLOCK_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class LayerFactors:
+    """Factors of one layer's tangent features.
+
+    Parameters
+    ----------
+    h : array of shape (n, T, p) or (n, p)
+        Layer inputs at T positions (T = 1 when left out). A bias is a constant column of h.
+    delta : array of shape (n, C, T, q), (n, C, q) or (n, q)
+        Gradients of the C outputs with respect to what the layer puts out; C = 1 and T = 1 when left out,
+        so that several positions always come with all four axes.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Shapes that do not fit, an empty axis, NaN or infinity, values that are not real numbers.
+    """
+
+    h: np.ndarray
+    delta: np.ndarray
+
+    def __post_init__(self):
+        h, delta = _real_array(self.h, "h"), _real_array(self.delta, "delta")
+        if h.ndim not in (2, 3):
+            raise ValueError(f"h must have shape (n, p) or (n, T, p); got {h.shape}.")
+        if delta.ndim not in (2, 3, 4):
+            raise ValueError(f"delta must have shape (n, q), (n, C, q) or (n, C, T, q); got {delta.shape}.")
+        if h.ndim == 2:
+            h = h[:, None, :]
+        if delta.ndim == 2:
+            delta = delta[:, None, :]
+        if delta.ndim == 3:
+            delta = delta[:, :, None, :]
+        if len(h) != len(delta):
+            raise ValueError(f"h and delta must have one row a sample each; got {len(h)} and {len(delta)} rows.")
+        if h.shape[1] != delta.shape[2]:
+            raise ValueError(
+                f"h has {h.shape[1]} position(s) a sample and delta has {delta.shape[2]}; both need the same T: "
+                "h of shape (n, T, p) goes with delta of shape (n, C, T, q)."
+            )
+        object.__setattr__(self, "h", h)
+        object.__setattr__(self, "delta", delta)
+
+    @property
+    def n_samples(self):
+        """Number of samples n."""
+        return len(self.h)
+
+    @property
+    def n_outputs(self):
+        """Number of outputs C of the network."""
+        return self.delta.shape[1]
+
+    @property
+    def shape(self):
+        """Shape (p, q) of the layer's weight matrix."""
+        return self.h.shape[2], self.delta.shape[3]
+
+    def rows(self, index):
+        """The factors of a subset of the samples (slice, integers or mask)."""
+        return LayerFactors(self.h[index], self.delta[index])
+
+
+class TangentOperator:
+    """Linear operator ``(A B)[i, c] = Σ_l Σ_t h_{i,t}ᵀ B_l delta_{i,c,t}`` in factored form.
+
+    Parameters
+    ----------
+    layers : sequence of LayerFactors
+    outputs : {"network", "shared"}, default="network"
+        "network": the network has C outputs, each layer one coefficient matrix of shape (p, q).
+        "shared": the network has one output and each of the `n_outputs` targets its own coefficients; a
+        layer's matrix is their stack ``[B^(1) … B^(C)]`` of shape (p, C·q).
+    n_outputs : int, optional
+        Number of targets C; needed for "shared", taken from the factors for "network".
+
+    Attributes
+    ----------
+    row_scale : ndarray of shape (n,) or None
+        Every row of A is multiplied by this (square roots of sample weights).
+    centred : bool
+        Whether A is projected onto the complement of `row_scale`, which is what an unpenalised
+        intercept leaves of it.
+
+    Notes
+    -----
+    One product costs 4·n·T·p·q operations (times C for "shared"), and memory beyond factors and
+    coefficients is O(n·T·q). Source: arXiv 2308.15478, section 2.
+    """
+
+    def __init__(self, layers, outputs="network", n_outputs=None):
+        layers = tuple(layers)
+        if not layers or not all(isinstance(layer, LayerFactors) for layer in layers):
+            raise TypeError("layers must be a non-empty sequence of LayerFactors(h, delta).")
+        if len({(layer.n_samples, layer.n_outputs) for layer in layers}) > 1:
+            given = [(layer.n_samples, layer.n_outputs) for layer in layers]
+            raise ValueError(f"all layers need the same number of samples and outputs; got (n, C) = {given}.")
+        if outputs not in ("network", "shared"):
+            raise ValueError(f"outputs must be 'network' or 'shared'; got {outputs!r}.")
+        network_outputs = layers[0].n_outputs
+        if outputs == "shared" and network_outputs != 1:
+            raise ValueError(
+                f"outputs='shared' needs a network with one output; delta has {network_outputs}. "
+                "Use outputs='network' for features of a network with several outputs."
+            )
+        if outputs == "network" and n_outputs not in (None, network_outputs):
+            raise ValueError(
+                f"delta has {network_outputs} output(s) but n_outputs={n_outputs}; to give each of {n_outputs} "
+                "targets its own coefficients on the same features use outputs='shared'."
+            )
+        self.layers = layers
+        self.outputs = outputs
+        self.n_samples = layers[0].n_samples
+        self.n_outputs = network_outputs if outputs == "network" else int(n_outputs or 1)
+        self.row_scale = None
+        self.centred = False
+
+    @property
+    def coef_shapes(self):
+        """Shape of each layer's coefficient matrix."""
+        copies = self.n_outputs if self.outputs == "shared" else 1
+        return [(p, copies * q) for p, q in (layer.shape for layer in self.layers)]
+
+    # -- derived operators ------------------------------------------------------------------
+
+    def rows(self, index):
+        """The operator on a subset of the samples, without weights or centring."""
+        return self.with_layers([layer.rows(index) for layer in self.layers])
+
+    def scaled(self, factor):
+        """The operator with every feature multiplied by `factor`, without weights or centring."""
+        return self.with_layers([LayerFactors(layer.h, layer.delta * factor) for layer in self.layers])
+
+    def weighted(self, sample_weight=None, centre=False):
+        """The operator of the weighted regression, with an intercept if `centre`.
+
+        Minimising ``Σ_i w_i (y_i − (A B)_i − b)²`` over the intercept b leaves ``‖Π S (y − A B)‖²`` with
+        S = diag(√w) and Π the projection onto the complement of √w: exact weighted centring.
+
+        Parameters
+        ----------
+        sample_weight : ndarray of shape (n,), optional
+        centre : bool
+        """
+        weighted = self.with_layers(self.layers)
+        weighted.row_scale = None if sample_weight is None else np.sqrt(sample_weight)
+        weighted.centred = centre
+        return weighted
+
+    def transformed(self, left, right):
+        """The operator on features ``M1 Φ M2``.
+
+        Parameters
+        ----------
+        left, right : sequence of LowRankTransform, one per layer
+            M1 of size p and M2 as wide as the layer's coefficient matrix. For "shared" outputs an M2 that
+            is not the identity ties the outputs together; the result then has "network" outputs.
+        """
+        expand = self.outputs == "shared" and not all(transform.is_identity for transform in right)
+        layers = []
+        for layer, m1, m2 in zip(self.layers, left, right, strict=True):
+            delta = _stacked_outputs(layer.delta, self.n_outputs) if expand else layer.delta
+            layers.append(LayerFactors(m1.apply(layer.h), m2.apply(delta)))
+        if expand:
+            transformed = TangentOperator(layers)
+            transformed.row_scale, transformed.centred = self.row_scale, self.centred
+            return transformed
+        return self.with_layers(layers, keep_rows=True)
+
+    def reduce(self):
+        """Exact reduction to the span of the factors.
+
+        Coefficients outside span(h) × span(delta) never help, and unitarily invariant penalties do not see
+        the choice of basis, so a QR of the factors shrinks a layer whose n·T is below p (or q).
+
+        Returns
+        -------
+        operator : TangentOperator
+            With the same predictions on rotated coefficients.
+        expand : callable
+            Maps coefficients of the reduced operator to coefficients of this one.
+        """
+        layers, bases = [], []
+        for layer in self.layers:
+            h, basis_h = _compress(layer.h)
+            delta, basis_delta = _compress(layer.delta)
+            layers.append(LayerFactors(h, delta))
+            bases.append((basis_h, basis_delta))
+
+        def expand(coefs):
+            full = []
+            for coef, (basis_h, basis_delta), (p, q) in zip(coefs, bases, self.coef_shapes, strict=True):
+                if basis_h is not None:
+                    coef = basis_h @ coef
+                if basis_delta is not None:
+                    coef = (coef.reshape(p, -1, basis_delta.shape[1]) @ basis_delta.T).reshape(p, q)
+                full.append(coef)
+            return full
+
+        return self.with_layers(layers, keep_rows=True), expand
+
+    def with_layers(self, layers, keep_rows=False):
+        """The operator with other factors; weights and centring are kept only on demand."""
+        other = TangentOperator(layers, self.outputs, self.n_outputs)
+        if keep_rows:
+            other.row_scale, other.centred = self.row_scale, self.centred
+        return other
+
+    # -- products ---------------------------------------------------------------------------
+
+    def matvec(self, coefs):
+        """Predictions A B.
+
+        Parameters
+        ----------
+        coefs : list of ndarray, one per layer, of shapes `coef_shapes`
+
+        Returns
+        -------
+        ndarray of shape (n, C)
+        """
+        self._check_coefs(coefs)
+        out = np.zeros((self.n_samples, self.n_outputs))
+        for layer, coef in zip(self.layers, coefs, strict=True):
+            n, T, p = layer.h.shape
+            q = layer.delta.shape[3]
+            h = layer.h.reshape(n * T, p)
+            if self.outputs == "network":
+                out += np.einsum("ntq,nctq->nc", (h @ coef).reshape(n, T, q), layer.delta)
+            else:
+                for c in range(self.n_outputs):
+                    block = h @ coef[:, c * q : (c + 1) * q]
+                    out[:, c] += np.einsum("nq,nq->n", block.reshape(n, T * q), layer.delta.reshape(n, T * q))
+        return self.to_rows(out)
+
+    def rmatvec(self, residual):
+        """Adjoint A* R.
+
+        Parameters
+        ----------
+        residual : ndarray of shape (n, C)
+
+        Returns
+        -------
+        list of ndarray, one per layer, of shapes `coef_shapes`
+        """
+        residual = np.asarray(residual)
+        if residual.shape != (self.n_samples, self.n_outputs):
+            raise ValueError(
+                f"residual must have shape (n, C) = {(self.n_samples, self.n_outputs)}; got {residual.shape}."
+            )
+        residual = self.project(residual)
+        if self.row_scale is not None:
+            residual = residual * self.row_scale[:, None]
+        coefs = []
+        for layer, shape in zip(self.layers, self.coef_shapes, strict=True):
+            n, T, p = layer.h.shape
+            q = layer.delta.shape[3]
+            h = layer.h.reshape(n * T, p)
+            if self.outputs == "network":
+                combined = np.einsum("nc,nctq->ntq", residual, layer.delta)
+                coefs.append(h.T @ combined.reshape(n * T, q))
+            else:
+                coef = np.empty(shape)
+                for c in range(self.n_outputs):
+                    weighted = residual[:, c, None, None] * layer.delta[:, 0]
+                    coef[:, c * q : (c + 1) * q] = h.T @ weighted.reshape(n * T, q)
+                coefs.append(coef)
+        return coefs
+
+    def to_rows(self, values):
+        """Weights and centring of the rows applied to `values` of shape (n, ...), as A itself has them."""
+        if self.row_scale is not None:
+            values = values * self.row_scale.reshape(-1, *[1] * (values.ndim - 1))
+        return self.project(values)
+
+    def project(self, values):
+        """Projection of `values` of shape (n, ...) onto the complement of the intercept."""
+        if not self.centred:
+            return values
+        if self.row_scale is None:
+            return values - values.mean(axis=0)
+        unit = self.row_scale / np.linalg.norm(self.row_scale)
+        return values - np.multiply.outer(unit, np.tensordot(unit, values, axes=1))
+
+    # -- kernels ----------------------------------------------------------------------------
+
+    def gram(self, other=None):
+        """Kernel A A'*.
+
+        Parameters
+        ----------
+        other : TangentOperator, optional
+            Of the same network; this operator itself by default.
+
+        Returns
+        -------
+        ndarray of shape (n·C, n'·C), row i·C + c for sample i and output c
+
+        Raises
+        ------
+        MemoryError
+            If the kernel is larger than the memory of the machine; the message says the size.
+        """
+        if self.outputs == "shared":
+            size = self.n_outputs
+            n_other = (other or self).n_samples
+            check_fits_in_memory((self.n_samples * size, n_other * size), "the kernel of all outputs")
+            return np.kron(self.mean_gram(other), np.eye(size))
+        return self._assemble(other, per_output=True)
+
+    def mean_gram(self, other=None):
+        """Kernel of the samples, averaged over outputs: ``K[i, j] = (1/C) Σ_c (A A'*)[(i, c), (j, c)]``.
+
+        For "shared" outputs this is the kernel of every single output, and the full kernel is its
+        Kronecker product with the identity.
+
+        Returns
+        -------
+        ndarray of shape (n, n')
+        """
+        return self._assemble(other, per_output=False)
+
+    def diagonal(self):
+        """Squared norm of every tangent feature, without weights or centring; shape (n, C)."""
+        total = np.zeros((self.n_samples, self.layers[0].n_outputs))
+        for layer in self.layers:
+            positions = np.einsum("ntp,nsp->nts", layer.h, layer.h)
+            gradients = np.einsum("nctq,ncsq->ncts", layer.delta, layer.delta)
+            total += np.einsum("nts,ncts->nc", positions, gradients)
+        return np.broadcast_to(total, (self.n_samples, self.n_outputs))
+
+    def _assemble(self, other, per_output):
+        symmetric = other is None or other is self
+        other = self if symmetric else other
+        if [layer.shape for layer in other.layers] != [layer.shape for layer in self.layers]:
+            raise ValueError("both operators must come from the same network: their layers differ in shape.")
+        block = self.layers[0].n_outputs if per_output else 1
+        shape = (self.n_samples * block, other.n_samples * block)
+        check_fits_in_memory(shape, "the kernel")
+        kernel = np.empty(shape)
+        positions = max(layer.h.shape[1] for layer in self.layers)
+        step = max(1, _BLOCK_ROWS // (block * positions))
+        for i in range(0, self.n_samples, step):
+            rows = slice(i, i + step)
+            # Of a symmetric kernel the blocks above the diagonal are mirrored, not computed.
+            for j in range(i if symmetric else 0, other.n_samples, step):
+                cols = slice(j, j + step)
+                part = sum(
+                    _kernel_block(one, two, rows, cols, per_output)
+                    for one, two in zip(self.layers, other.layers, strict=True)
+                )
+                kernel[i * block : (i + step) * block, j * block : (j + step) * block] = part
+                if symmetric and j > i:
+                    kernel[j * block : (j + step) * block, i * block : (i + step) * block] = part.T
+        kernel = self.to_rows(kernel.reshape(self.n_samples, -1)).reshape(shape)
+        transposed = np.ascontiguousarray(kernel.T).reshape(other.n_samples, -1)
+        return other.to_rows(transposed).reshape(shape[::-1]).T if other._changes_rows else kernel
+
+    @property
+    def _changes_rows(self):
+        return self.centred or self.row_scale is not None
+
+    def _check_coefs(self, coefs):
+        shapes = [np.shape(coef) for coef in coefs]
+        if shapes != self.coef_shapes:
+            raise ValueError(f"coefs must have one matrix a layer, of shapes {self.coef_shapes}; got {shapes}.")
+
+
+def _kernel_block(one, two, rows, cols, per_output):
+    h1, h2 = one.h[rows], two.h[cols]
+    d1, d2 = one.delta[rows], two.delta[cols]
+    (n1, T, p), n2, (C, q) = h1.shape, len(h2), d1.shape[1::2]
+    if T == 1:
+        inner = h1.reshape(n1, p) @ h2.reshape(n2, p).T
+        if not per_output:
+            inner *= d1.reshape(n1, C * q) @ d2.reshape(n2, C * q).T
+            return inner / C
+        gradients = (d1.reshape(n1 * C, q) @ d2.reshape(n2 * C, q).T).reshape(n1, C, n2, C)
+        return (inner[:, None, :, None] * gradients).reshape(n1 * C, n2 * C)
+    inner = np.tensordot(h1, h2, axes=(2, 2))
+    if per_output:
+        gradients = np.tensordot(d1, d2, axes=(3, 3))
+        return np.einsum("itjs,ictjds->icjd", inner, gradients).reshape(n1 * C, n2 * C)
+    gradients = sum(np.tensordot(d1[:, c], d2[:, c], axes=(2, 2)) for c in range(C))
+    return np.einsum("itjs,itjs->ij", inner, gradients) / C
+
+
+def _compress(factor):
+    """Factor in an orthonormal basis of its span, and the basis (None where nothing is gained)."""
+    flat = factor.reshape(-1, factor.shape[-1])
+    if len(flat) >= flat.shape[1]:
+        return factor, None
+    basis, triangle = linalg.qr(flat.T, mode="economic")
+    return triangle.T.reshape(*factor.shape[:-1], -1), basis
+
+
+def _stacked_outputs(delta, n_outputs):
+    """Gradients of one output as those of `n_outputs` outputs, each in its own block of columns."""
+    n, _, T, q = delta.shape
+    stacked = np.zeros((n, n_outputs, T, n_outputs, q), dtype=delta.dtype)
+    for c in range(n_outputs):
+        stacked[:, c, :, c] = delta[:, 0]
+    return stacked.reshape(n, n_outputs, T, n_outputs * q)
+
+
+def _real_array(values, name):
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}.")
+    if array.dtype != np.float32:
+        array = array.astype(np.float64, copy=False)
+    if array.size == 0:
+        raise ValueError(f"{name} is empty: its shape is {array.shape}.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} contains NaN or infinity; remove or impute those samples first.")
+    return array
+
+
+__all__ = ["LayerFactors", "LowRankTransform", "TangentOperator"]

@@ -1,0 +1,252 @@
+"""The structured regression problem: primal and dual objective, duality gap, optimality residual.
+
+    minimise over B    ½‖y − A B‖² + (α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l)),        μ = 1/adaptivity
+
+    maximise over r    r·y − ½‖r‖² − (α/2) Σ_l Σ_j ω̃_μ*(2 σ_j(A_l* r)/α)
+
+Source: LeJeune & Alemohammad, arXiv 2308.15478, Theorem 2.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from numbers import Real
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from .losses import get_loss
+from .operators import TangentOperator
+from .penalties import ScaledPenalty, get_penalty
+
+#: A dual candidate on the boundary of a barrier has the value −inf; it is pulled this far inside.
+_INSIDE = 1.0 - 1e-10
+#: Halvings of an interval after which only rounding is left.
+_BISECTIONS = 60
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a pair of primal and dual points proves.
+
+    Attributes
+    ----------
+    objective : float
+        Primal objective P(B).
+    dual_objective : float
+        Dual objective D(r), a lower bound on the optimal value (−inf if nothing is proved).
+    dual_gap : float
+        (P − D) / P: the relative error of the objective is at most that. 0 for P = 0.
+    dual : ndarray of shape (n, C)
+        The dual point r.
+    """
+
+    objective: float
+    dual_objective: float
+    dual_gap: float
+    dual: np.ndarray
+
+    @classmethod
+    def of(cls, objective, dual_objective, dual):
+        """Certificate of two objective values; rounding cannot make the gap negative."""
+        gap = max(objective - dual_objective, 0.0)
+        return cls(objective, dual_objective, gap / objective if objective > 0 else 0.0, dual)
+
+
+class StructuredRegression:
+    """Regression on tangent features with a group approximate low-rank penalty.
+
+    minimise  ``½‖y − A B‖² + (α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))``,  μ = 1/adaptivity
+
+    Parameters
+    ----------
+    operator : TangentOperator
+    y : array of shape (n,) or (n, C)
+    penalty : {"power", "kl", "ridge"} or SpectralPenalty, default="power"
+    alpha : float > 0, default=1e-2
+        With ``adaptivity=0`` the same alpha gives scikit-learn's ``Ridge(alpha)`` on the features.
+    adaptivity : float ≥ 0, default=1.0
+        How cheaply features may move; 0 is exactly ridge.
+    loss : {"squared"}, default="squared"
+    sample_weight : array of shape (n,), optional
+        Multiplies each sample's squared error.
+    fit_intercept : bool, default=False
+        Adds an unpenalised constant for every output, by exact (weighted) centring.
+
+    Attributes
+    ----------
+    design : TangentOperator
+        The operator A with weights and centring applied.
+    target : ndarray of shape (n, C)
+        y with weights and centring applied. Coefficients B are those of the plain operator; dual points r
+        are those of `design` and `target`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Shapes that do not fit, NaN or infinity, parameters out of range; the message says which.
+    """
+
+    def __init__(
+        self,
+        operator,
+        y,
+        penalty="power",
+        alpha=1e-2,
+        adaptivity=1.0,
+        loss="squared",
+        sample_weight=None,
+        fit_intercept=False,
+    ):
+        if not isinstance(operator, TangentOperator):
+            raise TypeError(f"operator must be a TangentOperator; got {type(operator).__name__}.")
+        self.operator = operator
+        self.y = _check_target(y, operator)
+        self.penalty = get_penalty(penalty)
+        self.alpha = check_number(alpha, "alpha", positive=True)
+        self.adaptivity = check_number(adaptivity, "adaptivity", positive=False)
+        self.loss = get_loss(loss)
+        self.sample_weight = check_sample_weight(sample_weight, operator.n_samples)
+        self.fit_intercept = bool(fit_intercept)
+        self.spectral = ScaledPenalty(self.penalty, self.adaptivity)
+        self.design = operator.weighted(self.sample_weight, centre=self.fit_intercept)
+        self.target = self.design.to_rows(self.y)
+
+    def reduced(self):
+        """The same problem on the span of the factors, and the map of its coefficients back to this one.
+
+        Returns
+        -------
+        problem : StructuredRegression
+        expand : callable
+        """
+        problem = copy.copy(self)
+        problem.operator, expand = self.operator.reduce()
+        problem.design = problem.operator.weighted(self.sample_weight, centre=self.fit_intercept)
+        return problem, expand
+
+    def intercept(self, coefs):
+        """Best intercept for the coefficients, shape (C,); zeros without `fit_intercept`."""
+        if not self.fit_intercept:
+            return np.zeros(self.operator.n_outputs)
+        return np.average(self.y - self.operator.matvec(coefs), axis=0, weights=self.sample_weight)
+
+    def penalty_value(self, coefs):
+        """(α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))."""
+        return 0.5 * self.alpha * sum(self.spectral.effective(singular_values(coef)).sum() for coef in coefs)
+
+    def objective(self, coefs):
+        """Primal objective P(B)."""
+        return self.loss.value(self.target, self.design.matvec(coefs)) + self.penalty_value(coefs)
+
+    def dual_objective(self, dual):
+        """Dual objective D(r), a lower bound on the optimal value; −inf outside the domain."""
+        return self._dual_value(dual, self._dual_spectra(dual), 1.0)
+
+    def certificate(self, coefs, dual=None):
+        """Certify coefficients, whoever computed them.
+
+        Parameters
+        ----------
+        coefs : list of ndarray
+        dual : ndarray of shape (n, C), optional
+            A dual point; by default the residual y − A B. Either is multiplied by the factor that gives the
+            best lower bound.
+
+        Returns
+        -------
+        Certificate
+        """
+        if dual is None:
+            dual = self.loss.dual(self.target, self.design.matvec(coefs))
+        dual = self.best_multiple(dual)
+        return Certificate.of(self.objective(coefs), self.dual_objective(dual), dual)
+
+    def best_multiple(self, dual):
+        """The multiple (by 0 to 2) of a dual point with the largest dual objective; it lies in the domain."""
+        spectra = self._dual_spectra(dual)
+        limit = 2.0 if np.isfinite(self._dual_value(dual, spectra, 2.0)) else self._domain_limit(dual, spectra)
+        best = minimize_scalar(
+            lambda factor: -self._dual_value(dual, spectra, factor),
+            bounds=(0.0, limit),
+            method="bounded",
+            options={"xatol": 1e-14 * limit},
+        )
+        candidates = [factor for factor in (0.0, best.x, 1.0) if factor <= limit]
+        return dual * max(candidates, key=lambda factor: self._dual_value(dual, spectra, factor))
+
+    def optimality_residual(self, coefs):
+        """Distance of ``A*(y − A B)`` from the gradient of the penalty, relative to the former."""
+        pull = self.design.rmatvec(self.loss.dual(self.target, self.design.matvec(coefs)))
+        miss, size = 0.0, 0.0
+        for gradient, coef in zip(pull, coefs, strict=True):
+            u, v, vt = np.linalg.svd(coef, full_matrices=False)
+            miss += np.sum((gradient - 0.5 * self.alpha * (u * self.spectral.derivative(v)) @ vt) ** 2)
+            size += np.sum(gradient**2)
+        return float(np.sqrt(miss / size)) if size > 0 else float(np.sqrt(miss))
+
+    def _dual_spectra(self, dual):
+        return [2.0 / self.alpha * singular_values(pull) for pull in self.design.rmatvec(dual)]
+
+    def _dual_value(self, dual, spectra, factor):
+        barrier = sum(self.spectral.conjugate(factor * u).sum() for u in spectra)
+        return self.loss.dual_value(self.target, factor * dual) - 0.5 * self.alpha * barrier
+
+    def _domain_limit(self, dual, spectra):
+        low, high = 0.0, 2.0
+        for _ in range(_BISECTIONS):
+            middle = 0.5 * (low + high)
+            inside = np.isfinite(self._dual_value(dual, spectra, middle))
+            low, high = (middle, high) if inside else (low, middle)
+        return low * _INSIDE
+
+
+def singular_values(matrix):
+    """Singular values of a matrix, largest first."""
+    return np.linalg.svd(matrix, compute_uv=False)
+
+
+def check_number(value, name, positive):
+    """A finite float, > 0 if `positive` and ≥ 0 otherwise."""
+    bound = "> 0" if positive else ">= 0"
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number {bound}; got {value!r}.")
+    if not np.isfinite(value) or value < 0 or (positive and value == 0):
+        raise ValueError(f"{name} must be a finite number {bound}; got {value!r}.")
+    return float(value)
+
+
+def check_sample_weight(sample_weight, n_samples):
+    """Weights as a float array of shape (n,), or None."""
+    if sample_weight is None:
+        return None
+    weights = np.asarray(sample_weight)
+    if weights.dtype.kind not in "fiub":
+        raise TypeError(f"sample_weight must hold real numbers; got dtype {weights.dtype}.")
+    weights = weights.astype(np.float64)
+    if weights.shape != (n_samples,):
+        raise ValueError(f"sample_weight must have shape (n,) = ({n_samples},); got {weights.shape}.")
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise ValueError("sample_weight must hold finite numbers >= 0; it contains NaN, infinity or negative values.")
+    if not weights.any():
+        raise ValueError("sample_weight is zero for every sample; at least one sample must count.")
+    return weights
+
+
+def _check_target(y, operator):
+    y = np.asarray(y)
+    if y.dtype.kind not in "fiub":
+        raise TypeError(f"y must hold real numbers; got dtype {y.dtype}.")
+    y = y.astype(np.float64)
+    if y.ndim == 1:
+        y = y[:, None]
+    expected = (operator.n_samples, operator.n_outputs)
+    if y.shape != expected:
+        hint = ""
+        if y.ndim == 2 and len(y) == operator.n_samples and operator.layers[0].n_outputs == 1:
+            hint = f" For {y.shape[1]} targets on these features use TangentOperator(..., outputs='shared', n_outputs={y.shape[1]})."
+        raise ValueError(f"y must have shape (n, C) = {expected} to fit the operator; got {y.shape}.{hint}")
+    if not np.isfinite(y).all():
+        raise ValueError("y contains NaN or infinity; remove those samples first.")
+    return y

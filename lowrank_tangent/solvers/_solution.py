@@ -1,0 +1,149 @@
+"""What every solver returns, and the record it keeps on the way."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+logger = logging.getLogger("lowrank_tangent")
+
+
+class Iteration(NamedTuple):
+    """One row of a solver's history.
+
+    Attributes
+    ----------
+    iteration : int
+    time : float
+        Seconds since the start of the solver.
+    objective, dual_objective : float
+    dual_gap : float
+        Relative duality gap of this iterate.
+    """
+
+    iteration: int
+    time: float
+    objective: float
+    dual_objective: float
+    dual_gap: float
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A point, and the certificate of this very point.
+
+    Attributes
+    ----------
+    coefs : list of ndarray
+        Coefficients B of each layer.
+    dual : ndarray of shape (n, C)
+        Dual point r; y − A B at the optimum (of the weighted and centred data, if any).
+    intercept : ndarray of shape (C,)
+    objective, dual_objective : float
+        P(B) and D(r); the optimal value lies between them.
+    dual_gap : float
+        (P − D) / P, relative.
+    n_iter : int
+        Iterations of the solver.
+    converged : bool
+        Whether ``dual_gap <= tol``.
+    message : str
+        Why the solver stopped.
+    method : str
+    history : list of Iteration
+    """
+
+    coefs: list
+    dual: np.ndarray
+    intercept: np.ndarray
+    objective: float
+    dual_objective: float
+    dual_gap: float
+    n_iter: int
+    converged: bool
+    message: str
+    method: str
+    history: list = field(repr=False)
+
+
+class Monitor:
+    """Keeps the history of one run, shows progress, calls back and knows when to stop.
+
+    Parameters
+    ----------
+    tol : float
+        Relative duality gap at which to stop.
+    verbose : int
+        0 is silent; 1 shows a progress bar (tqdm) with the gap, or logs it where tqdm is not installed.
+    callback : callable, optional
+        Called with each `Iteration`; a true return value stops the solver.
+    """
+
+    def __init__(self, tol, verbose=0, callback=None):
+        self.tol = tol
+        self.history = []
+        self._callback = callback
+        self._start = time.perf_counter()
+        self._bar = _progress_bar(tol) if verbose else None
+
+    def record(self, iteration, certificate):
+        """Append one iteration; the reason to stop here, or an empty string."""
+        row = Iteration(
+            iteration,
+            time.perf_counter() - self._start,
+            certificate.objective,
+            certificate.dual_objective,
+            certificate.dual_gap,
+        )
+        self.history.append(row)
+        if self._bar is not None:
+            self._bar.show(row)
+        asked = self._callback is not None and self._callback(row)
+        if row.dual_gap <= self.tol:
+            return "gap below tol"
+        return "stopped by callback" if asked else ""
+
+    def close(self):
+        """Close the progress bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+class _LoggedProgress:
+    def show(self, row):
+        logger.info("iteration %d: objective %.9g, gap %.2e", row.iteration, row.objective, row.dual_gap)
+
+    def close(self):
+        pass
+
+
+class _BarProgress:
+    """A bar over the decades that the gap still has to fall."""
+
+    def __init__(self, tqdm, tol):
+        self._bar = tqdm(
+            total=round(-math.log10(tol), 2), bar_format="{desc} |{bar}| {elapsed} {postfix}", desc="gap       -"
+        )
+
+    def show(self, row):
+        decades = -math.log10(min(max(row.dual_gap, 1e-300), 1.0))
+        self._bar.n = max(self._bar.n, min(decades, self._bar.total))
+        self._bar.set_description_str(f"gap {row.dual_gap:.1e}", refresh=False)
+        self._bar.set_postfix_str(f"objective {row.objective:.6g}, iteration {row.iteration}")
+
+    def close(self):
+        self._bar.close()
+
+
+def _progress_bar(tol):
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        logger.warning("Install tqdm (pip install tqdm) for a progress bar; progress is logged at level INFO.")
+        return _LoggedProgress()
+    return _BarProgress(tqdm, tol)

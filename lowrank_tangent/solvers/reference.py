@@ -1,0 +1,96 @@
+"""Reference path: the problem as a semidefinite program, solved by cvxpy.
+
+Written from the definition of the stretched problem, without the package's penalties: with S = M Mᵀ ⪰ I,
+
+    Σ_j μ ω̃(σ_j(B)/√μ) = min_{S ⪰ I}  tr(Bᵀ S⁻¹ B) + μ Ω(S),
+    Ω(S) = tr S − 2 tr S^{1/2} + p    for ω(z) = (z − 1)²,       tr S^{1/2} = max tr X : [[S, X], [X, I]] ⪰ 0
+    Ω(S) = tr S − log det S − p       for KL.
+
+Small problems only: interior-point methods need minutes where p or n reach a few hundred.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..penalties import KLPenalty, PowerPenalty
+
+
+def solve_cvxpy(problem, monitor, max_iter, warm_start):
+    """Solve the semidefinite program with Clarabel.
+
+    Raises
+    ------
+    ImportError
+        If cvxpy is not installed.
+    ValueError
+        For a penalty that has no semidefinite form here.
+    RuntimeError
+        If the cone solver fails or calls the problem infeasible or unbounded.
+
+    Returns
+    -------
+    coefs, certificate, message
+    """
+    try:
+        import cvxpy as cp
+    except ImportError as error:
+        raise ImportError("method='cvxpy' needs cvxpy: pip install cvxpy.") from error
+    design, alpha = problem.design, problem.alpha
+    coefs = [cp.Variable(shape) for shape in design.coef_shapes]
+    residual = problem.target - _prediction(cp, design, coefs)
+    penalties, constraints = [], []
+    for coef in coefs:
+        value, extra = _penalty(cp, coef, problem.penalty, problem.adaptivity)
+        penalties.append(value)
+        constraints += extra
+    objective = 0.5 * cp.sum_squares(residual) + 0.5 * alpha * sum(penalties)
+    program = cp.Problem(cp.Minimize(objective), constraints)
+    try:
+        program.solve(solver=cp.CLARABEL, max_iter=max_iter)
+    except cp.error.SolverError as error:
+        raise RuntimeError(f"cvxpy's solver failed: {error}. {_ADVICE}") from error
+    if program.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
+        raise RuntimeError(f"cvxpy returned the status {program.status!r} and no solution. {_ADVICE}")
+    values = [np.asarray(coef.value) for coef in coefs]
+    certificate = problem.certificate(values)
+    monitor.record(program.solver_stats.num_iters or 0, certificate)
+    return values, certificate, f"cvxpy status {program.status}"
+
+
+_ADVICE = "Rescale X and y to unit variance, or use method='newton'."
+
+
+def _prediction(cp, design, coefs):
+    """A B as a cvxpy expression; the row weights and the centring are one constant matrix on the left."""
+    columns = []
+    for c in range(design.n_outputs):
+        column = 0
+        for layer, coef in zip(design.layers, coefs, strict=True):
+            n, T, p = layer.h.shape
+            q = layer.delta.shape[3]
+            block = coef[:, c * q : (c + 1) * q] if design.outputs == "shared" else coef
+            delta = layer.delta[:, 0 if design.outputs == "shared" else c].reshape(n * T, q)
+            products = cp.sum(cp.multiply(layer.h.reshape(n * T, p) @ block, delta), axis=1)
+            column = column + np.kron(np.eye(n), np.ones((1, T))) @ products
+        columns.append(cp.reshape(column, (design.n_samples, 1), order="C"))
+    return design.to_rows(np.eye(design.n_samples)) @ cp.hstack(columns)
+
+
+def _penalty(cp, coef, penalty, adaptivity):
+    if adaptivity == 0:
+        return cp.sum_squares(coef), []
+    price = 1.0 / adaptivity
+    if coef.shape[0] > coef.shape[1]:
+        coef = coef.T
+    p = coef.shape[0]
+    square = cp.Variable((p, p), symmetric=True)
+    stretched = cp.matrix_frac(coef, square)
+    constraints = [square >> np.eye(p)]
+    if isinstance(penalty, PowerPenalty) and penalty.p == 2:
+        root = cp.Variable((p, p), symmetric=True)
+        constraints.append(cp.bmat([[square, root], [root, np.eye(p)]]) >> 0)
+        return stretched + price * (cp.trace(square) - 2 * cp.trace(root) + p), constraints
+    if isinstance(penalty, KLPenalty):
+        return stretched + price * (cp.trace(square) - cp.log_det(square) - p), constraints
+    raise ValueError(f"method='cvxpy' knows PowerPenalty(2), KLPenalty and adaptivity=0; got {penalty!r}.")
