@@ -38,20 +38,17 @@ class Certificate:
         Dual objective D(r), a lower bound on the optimal value (−inf if nothing is proved).
     dual_gap : float
         (P − D) / P: the relative error of the objective is at most that. 0 for P = 0.
-    dual : ndarray of shape (n, C)
-        The dual point r.
     """
 
     objective: float
     dual_objective: float
     dual_gap: float
-    dual: np.ndarray
 
     @classmethod
-    def of(cls, objective, dual_objective, dual):
+    def of(cls, objective, dual_objective):
         """Certificate of two objective values; rounding cannot make the gap negative."""
         gap = max(objective - dual_objective, 0.0)
-        return cls(objective, dual_objective, gap / objective if objective > 0 else 0.0, dual)
+        return cls(float(objective), float(dual_objective), float(gap / objective) if objective > 0 else 0.0)
 
 
 class StructuredRegression:
@@ -144,24 +141,24 @@ class StructuredRegression:
         """Dual objective D(r), a lower bound on the optimal value; −inf outside the domain."""
         return self._dual_value(dual, self._dual_spectra(dual), 1.0)
 
-    def certificate(self, coefs, dual=None):
-        """Certify coefficients, whoever computed them.
+    def certificate(self, coefs, dual):
+        """Certify coefficients by a dual point, whoever computed them.
 
         Parameters
         ----------
         coefs : list of ndarray
-        dual : ndarray of shape (n, C), optional
-            A dual point; by default the residual y − A B. Either is multiplied by the factor that gives the
-            best lower bound.
+        dual : ndarray of shape (n, C)
+            `best_multiple` makes one of the residual ``y − A B``.
 
         Returns
         -------
         Certificate
         """
-        if dual is None:
-            dual = self.loss.dual(self.target, self.design.matvec(coefs))
-        dual = self.best_multiple(dual)
-        return Certificate.of(self.objective(coefs), self.dual_objective(dual), dual)
+        return Certificate.of(self.objective(coefs), self.dual_objective(dual))
+
+    def residual(self, coefs):
+        """y − A B with weights and centring applied, the dual point that belongs to B at the optimum."""
+        return self.loss.dual(self.target, self.design.matvec(coefs))
 
     def best_multiple(self, dual):
         """The multiple (by 0 to 2) of a dual point with the largest dual objective; it lies in the domain."""
@@ -178,7 +175,7 @@ class StructuredRegression:
 
     def optimality_residual(self, coefs):
         """Distance of ``A*(y − A B)`` from the gradient of the penalty, relative to the former."""
-        pull = self.design.rmatvec(self.loss.dual(self.target, self.design.matvec(coefs)))
+        pull = self.design.rmatvec(self.residual(coefs))
         miss, size = 0.0, 0.0
         for gradient, coef in zip(pull, coefs, strict=True):
             u, v, vt = np.linalg.svd(coef, full_matrices=False)

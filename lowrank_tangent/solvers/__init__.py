@@ -15,7 +15,7 @@ from .reference import solve_cvxpy
 from .ridge import solve_ridge
 
 #: Every solver by name, with its default iteration limit. A solver is called with
-#: (problem, monitor, max_iter, warm_start) and returns (coefs, certificate, message).
+#: (problem, monitor, max_iter, warm_start) and returns (coefs, dual, message).
 SOLVERS = {
     "newton": (solve_newton, 200),
     "proximal": (solve_proximal, 20_000),
@@ -89,19 +89,21 @@ def solve(problem, method="auto", tol=1e-6, max_iter=None, warm_start=None, verb
     reduced, expand = problem.reduced()
     monitor = Monitor(tol, verbose, callback)
     try:
-        coefs, certificate, message = solver(reduced, monitor, max_iter, start)
+        coefs, dual, message = solver(reduced, monitor, max_iter, start)
     finally:
         monitor.close()
+    # Certified anew, from the definition: the figures are those of the point that is returned.
+    certificate = reduced.certificate(coefs, dual)
     coefs = expand(coefs)
     return Solution(
         coefs=coefs,
-        dual=certificate.dual,
+        dual=dual,
         intercept=problem.intercept(coefs),
-        objective=float(certificate.objective),
-        dual_objective=float(certificate.dual_objective),
-        dual_gap=float(certificate.dual_gap),
+        objective=certificate.objective,
+        dual_objective=certificate.dual_objective,
+        dual_gap=certificate.dual_gap,
         n_iter=monitor.history[-1].iteration,
-        converged=bool(certificate.dual_gap <= tol),
+        converged=certificate.dual_gap <= tol,
         message=message,
         method=method,
         history=monitor.history,

@@ -37,12 +37,12 @@ _MAX_HALVINGS = 60
 #: lets √μ fall by this factor a stage.
 _START_INSIDE = 1.0
 _STAGE_FACTOR = 4.0
-#: Relative gap at which a stage is good enough for the next one to start from it.
-_STAGE_GAP = 0.3
-#: Forcing terms: conjugate gradients reduce the gradient by this factor at least...
+#: A stage is done when a Newton step gains less than this share of the objective.
+_STAGE_DECREMENT = 0.1
+#: Conjugate gradients stop where a further step gains less than this share of all gains...
 _LOOSEST_FORCING = 0.1
-#: ...and never further than this.
-_TIGHTEST_FORCING = 1e-10
+#: ...or where the residual is this small against what the tolerance asks for.
+_INNER_MARGIN = 0.3
 _MAX_INNER = 500
 #: Largest number of dual unknowns, and of operations, for which the Hessian is assembled.
 _EXACT_UNKNOWNS = 1500
@@ -68,61 +68,95 @@ def solve_newton(problem, monitor, max_iter, warm_start):
 
     Returns
     -------
-    coefs, certificate, message
+    coefs, dual, message
     """
     final = problem.spectral
-    spectral = final
-    point = DualPoint.at(problem, spectral, np.zeros_like(problem.target))
+    start = np.zeros_like(problem.target)
     if warm_start is not None:
         start = problem.best_multiple(problem.design.project(warm_start))
-        point = DualPoint.at(problem, spectral, start)
+    point = DualPoint.at(problem, final, start)
+    best = _BestPair(point)
     preconditioner = _Preconditioner(problem)
-    best = None
-    message = f"max_iter={max_iter} reached"
     for iteration in range(max_iter + 1):
-        certificate = point.certificate(final)
-        if best is None or certificate.dual_gap <= best[1].dual_gap:
-            best = point, certificate
-        reason = monitor.record(iteration, certificate)
-        if reason:
-            message = reason
+        message = monitor.record(iteration, best.certificate)
+        if message:
             break
         if iteration == max_iter:
+            message = f"max_iter={max_iter} reached"
             break
-        if spectral is not final and point.stage_gap <= _STAGE_GAP:
-            spectral, point = _next_stage(problem, point, final)
-        direction = _newton_direction(point, preconditioner, monitor.tol)
-        pull = problem.design.rmatvec(direction)
+        step = _newton_step(point, preconditioner, monitor.tol * best.objective)
         if iteration == 0 and warm_start is None:
-            spectral = _first_stage(problem, pull)
-            point = DualPoint.at(problem, spectral, point.dual)
-        moved = _line_search(point, direction, pull)
+            point = _first_stage(point, step)
+        moved = _line_search(point, step)
+        best.offer_primal(*_linearised_primal(point, step))
         if moved is None:
             message = "the dual objective cannot be improved in floating-point arithmetic"
             break
         point = moved
-    point, certificate = best
-    return point.coefs, certificate, message
+        best.offer_dual(point)
+        if point.spectral is not final and step.decrement <= _STAGE_DECREMENT * abs(point.value):
+            point = _next_stage(point, final)
+    return best.coefs, best.dual, message
 
 
 # -- continuation in the adaptivity -----------------------------------------------------------
 
 
-def _first_stage(problem, pull):
-    """An adaptivity small enough for the ridge solution, whose A* r is `pull`, to lie inside the domain."""
-    final = problem.spectral
-    largest = max(2.0 / problem.alpha * np.linalg.norm(matrix, 2) for matrix in pull)
-    if np.isfinite(final.conjugate(np.array([2.0 / _START_INSIDE * largest])))[0]:
-        return final
-    return ScaledPenalty(problem.penalty, (_START_INSIDE / largest) ** 2)
+def _first_stage(point, step):
+    """The point for an adaptivity small enough that the ridge solution, `step` from 0, lies inside the domain."""
+    final = point.spectral
+    alpha = point.problem.alpha
+    largest = max(2.0 / alpha * np.linalg.norm(matrix, 2) for matrix in step.pull)
+    if np.isfinite(final.conjugate(2.0 / _START_INSIDE * largest)):
+        return point
+    return point.with_penalty(ScaledPenalty(point.problem.penalty, (_START_INSIDE / largest) ** 2), 1.0)
 
 
-def _next_stage(problem, point, final):
-    """The next adaptivity, and the point carried over to it: u/√μ, and with it the domain, stays as it is."""
+def _next_stage(point, final):
+    """The point for the next adaptivity: u/√μ, and with it the domain, stays as it is."""
     old = point.spectral.root
     root = max(final.root, old / _STAGE_FACTOR)
-    spectral = final if root == final.root else ScaledPenalty(problem.penalty, root**-2)
-    return spectral, DualPoint.at(problem, spectral, point.dual * (root / old))
+    spectral = final if root == final.root else ScaledPenalty(point.problem.penalty, root**-2)
+    return point.with_penalty(spectral, root / old)
+
+
+class _BestPair:
+    """The best primal and the best dual point so far, for the adaptivity that is asked for."""
+
+    def __init__(self, point):
+        self.problem = point.problem
+        self.final = point.spectral
+        self.objective, self.dual_objective = np.inf, -np.inf
+        self.offer_primal(point.coefs, point.prediction)
+        self.offer_dual(point)
+
+    @property
+    def certificate(self):
+        """What the two points prove about each other."""
+        return Certificate.of(self.objective, self.dual_objective)
+
+    def offer_primal(self, coefs, prediction):
+        """Keep these coefficients if their objective is lower."""
+        penalty = sum(self.final.effective(_gram_singular_values(coef)).sum() for coef in coefs)
+        loss = self.problem.loss.value(self.problem.target, prediction)
+        objective = loss + 0.5 * self.problem.alpha * penalty
+        if objective < self.objective:
+            self.objective, self.coefs = objective, coefs
+
+    def offer_dual(self, point):
+        """Keep this dual point, scaled to the final domain, if its objective is higher."""
+        ratio = self.final.root / point.spectral.root
+        dual = ratio * point.dual
+        barrier = sum(self.final.conjugate(ratio * layer.u).sum() for layer in point.layers)
+        dual_objective = self.problem.loss.dual_value(self.problem.target, dual) - 0.5 * self.problem.alpha * barrier
+        if dual_objective > self.dual_objective:
+            self.dual_objective, self.dual = dual_objective, dual
+
+
+def _gram_singular_values(matrix):
+    """Singular values to absolute accuracy √eps, far cheaper than by an SVD; the final certificate uses the SVD."""
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    return np.sqrt(np.maximum(np.linalg.eigvalsh(wide @ wide.T), 0.0))
 
 
 # -- one dual point ---------------------------------------------------------------------------
@@ -168,21 +202,10 @@ class DualPoint:
         """Gradient of the dual objective, y − r − A B(r)."""
         return self.problem.loss.dual_gradient(self.problem.target, self.dual) - self.prediction
 
-    @property
-    def stage_gap(self):
-        """Relative gap for the adaptivity of this point."""
-        gap = 0.5 * np.sum(self.gradient**2)
-        return gap / (self.value + gap) if gap > 0 else 0.0
-
-    def certificate(self, final):
-        """Certificate of (B, r) for the adaptivity `final`, from singular values that are known already."""
-        problem, alpha = self.problem, self.problem.alpha
-        penalty = sum(final.effective(layer.coef_values).sum() for layer in self.layers)
-        objective = problem.loss.value(problem.target, self.prediction) + 0.5 * alpha * penalty
-        ratio = final.root / self.spectral.root
-        barrier = sum(final.conjugate(ratio * layer.u).sum() for layer in self.layers)
-        dual = ratio * self.dual
-        return Certificate.of(objective, problem.loss.dual_value(problem.target, dual) - 0.5 * alpha * barrier, dual)
+    def with_penalty(self, spectral, factor):
+        """The point times a factor, for another adaptivity."""
+        pull = [factor * layer.pull for layer in self.layers]
+        return DualPoint.from_pull(self.problem, spectral, factor * self.dual, pull)
 
     def hessian_product(self, direction):
         """Minus the Hessian times a direction, (I + A ∇²Ω* A*) d."""
@@ -216,11 +239,6 @@ class LayerSpectrum:
         return self.basis.T @ self._orient(self.pull)
 
     @property
-    def coef_values(self):
-        """Singular values of B."""
-        return self.stretch**2 * self.u / 2.0
-
-    @property
     def coefs(self):
         """B = Z G / α."""
         return self._orient(self.basis @ ((self.stretch**2 / self.alpha)[:, None] * self.rotated))
@@ -243,55 +261,91 @@ class LayerSpectrum:
 # -- directions -------------------------------------------------------------------------------
 
 
-def _newton_direction(point, preconditioner, tol):
+@dataclass(frozen=True)
+class _Step:
+    """A Newton direction d.
+
+    Attributes
+    ----------
+    direction, residual : ndarray of shape (n, C)
+        d, and what conjugate gradients left of the Newton equation.
+    pull : list of ndarray
+        A* d.
+    decrement : float
+        What the quadratic model gains along d, half of Newton's decrement squared.
+    """
+
+    direction: np.ndarray
+    residual: np.ndarray
+    pull: list
+    decrement: float
+
+
+def _newton_step(point, preconditioner, wanted_gap):
     """Inexact Newton direction by preconditioned conjugate gradients."""
-    gradient = point.gradient
-    size = np.linalg.norm(gradient)
-    scale = np.linalg.norm(point.problem.target)
-    # The gap is half the squared gradient: no need to go further than what the tolerance asks for.
-    wanted = 0.1 * np.sqrt(2.0 * tol * max(point.value + 0.5 * size**2, 0.0)) / size
-    forcing = np.clip(max(wanted, size / scale * _LOOSEST_FORCING), _TIGHTEST_FORCING, _LOOSEST_FORCING)
     preconditioner.update(point)
-    direction, inner = _conjugate_gradients(point.hessian_product, gradient, preconditioner.apply, forcing * size)
+    # At the solution the gap is half the squared gradient: no need to solve for more than is asked.
+    residual_target = _INNER_MARGIN * np.sqrt(2.0 * wanted_gap)
+    direction, residual, inner = _conjugate_gradients(
+        point.hessian_product, point.gradient, preconditioner.apply, residual_target, abs(point.value)
+    )
     preconditioner.spent += inner * preconditioner.product_cost
-    return direction
+    decrement = 0.5 * np.vdot(point.gradient, direction)
+    return _Step(direction, residual, point.problem.design.rmatvec(direction), decrement)
 
 
-def _conjugate_gradients(product, rhs, precondition, target):
-    """Solve product(x) = rhs to a residual of norm `target`; returns x and the number of products."""
+def _conjugate_gradients(product, rhs, precondition, residual_target, scale):
+    """Solve product(x) = rhs until the residual is small or further steps gain little; x, residual, products."""
     solution = np.zeros_like(rhs)
     residual = rhs.copy()
     preconditioned = precondition(residual)
     direction = preconditioned
     weight = np.vdot(residual, preconditioned)
+    gained = 0.0
     for inner in range(1, _MAX_INNER + 1):
         image = product(direction)
         step = weight / np.vdot(direction, image)
         solution += step * direction
         residual -= step * image
-        if np.linalg.norm(residual) <= target:
+        gain = step * weight
+        gained += gain
+        # Nash & Sofer's truncation, tightened as the method converges so that convergence is superlinear.
+        forcing = min(_LOOSEST_FORCING, gained / scale if scale > 0 else 1.0)
+        if np.linalg.norm(residual) <= residual_target or inner * gain <= forcing * gained:
             break
         preconditioned = precondition(residual)
         previous, weight = weight, np.vdot(residual, preconditioned)
         direction = preconditioned + (weight / previous) * direction
-    return solution, inner
+    return solution, residual, inner
 
 
-def _line_search(point, direction, pull):
-    """Largest step among 1, ½, ¼, … with a sufficient gain; the point there, or None."""
-    slope = np.vdot(point.gradient, direction)
+def _linearised_primal(point, step):
+    """B(r) + dB, and A (B + dB) from the Newton equation without another product.
+
+    Near a barrier B(r) overshoots wildly; its linearisation does not, and its gap is as small at the solution.
+    """
+    coefs = [
+        coef + layer.derivative(matrix)
+        for coef, layer, matrix in zip(point.coefs, point.layers, step.pull, strict=True)
+    ]
+    return coefs, point.prediction + point.gradient - step.residual - step.direction
+
+
+def _line_search(point, step):
+    """Largest length among 1, ½, ¼, … with a sufficient gain; the point there, or None."""
+    slope = 2.0 * step.decrement
     rounding = 8 * _EPS * (abs(point.value) + np.abs(point.dual * point.problem.target).sum())
-    step = 1.0
+    length = 1.0
     for _ in range(_MAX_HALVINGS):
-        moved_pull = [layer.pull + step * matrix for layer, matrix in zip(point.layers, pull, strict=True)]
-        moved = DualPoint.from_pull(point.problem, point.spectral, point.dual + step * direction, moved_pull)
-        if moved.value >= point.value + _ARMIJO * step * slope:
+        pull = [layer.pull + length * matrix for layer, matrix in zip(point.layers, step.pull, strict=True)]
+        moved = DualPoint.from_pull(point.problem, point.spectral, point.dual + length * step.direction, pull)
+        if moved.value >= point.value + _ARMIJO * length * slope:
             return moved
-        if step * slope <= rounding and np.isfinite(moved.value):
+        if length * slope <= rounding and np.isfinite(moved.value):
             # The gain drowns in rounding; the gradient, and with it the gap, still tells.
             better = np.linalg.norm(moved.gradient) < np.linalg.norm(point.gradient)
             return moved if better else None
-        step *= _BACKTRACK
+        length *= _BACKTRACK
     return None
 
 

@@ -26,7 +26,7 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
 
     Returns
     -------
-    coefs, certificate, message
+    coefs, dual, message
     """
     design, loss, target = problem.design, problem.loss, problem.target
     coefs = [np.zeros(shape) for shape in design.coef_shapes]
@@ -37,15 +37,17 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
     ahead, ahead_prediction, momentum = coefs, prediction, 1.0
     lipschitz = _largest_curvature_guess(design)
     best = None
-    message = f"max_iter={max_iter} reached"
     for iteration in range(max_iter + 1):
         if iteration % _CHECK_EVERY == 0 or iteration == max_iter:
-            certificate = problem.certificate(coefs, loss.dual(target, prediction))
-            if best is None or certificate.dual_gap <= best[1].dual_gap:
-                best = coefs, certificate
-            reason = monitor.record(iteration, certificate)
-            if reason:
-                message = reason
+            dual = problem.best_multiple(loss.dual(target, prediction))
+            certificate = problem.certificate(coefs, dual)
+            if best is None or certificate.dual_gap <= best[2]:
+                best = coefs, dual, certificate.dual_gap
+            message = monitor.record(iteration, certificate)
+            if message:
+                break
+            if iteration == max_iter:
+                message = f"max_iter={max_iter} reached"
                 break
         pull = design.rmatvec(loss.dual(target, ahead_prediction))
         lipschitz *= _RELAX
@@ -65,8 +67,8 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
         ahead = [b + inertia * step for b, step in zip(new, steps, strict=True)]
         ahead_prediction = new_prediction + inertia * (new_prediction - prediction)
         coefs, prediction, momentum = new, new_prediction, next_momentum
-    coefs, certificate = best
-    return coefs, certificate, message
+    coefs, dual, _ = best
+    return coefs, dual, message
 
 
 def _largest_curvature_guess(design):

@@ -30,7 +30,7 @@ def solve_cvxpy(problem, monitor, max_iter, warm_start):
 
     Returns
     -------
-    coefs, certificate, message
+    coefs, dual, message
     """
     try:
         import cvxpy as cp
@@ -53,9 +53,9 @@ def solve_cvxpy(problem, monitor, max_iter, warm_start):
     if program.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
         raise RuntimeError(f"cvxpy returned the status {program.status!r} and no solution. {_ADVICE}")
     values = [np.asarray(coef.value) for coef in coefs]
-    certificate = problem.certificate(values)
-    monitor.record(program.solver_stats.num_iters or 0, certificate)
-    return values, certificate, f"cvxpy status {program.status}"
+    dual = problem.best_multiple(problem.residual(values))
+    monitor.record(program.solver_stats.num_iters or 0, problem.certificate(values, dual))
+    return values, dual, f"cvxpy status {program.status}"
 
 
 _ADVICE = "Rescale X and y to unit variance, or use method='newton'."
