@@ -21,9 +21,7 @@ from .operators import TangentOperator
 from .penalties import ScaledPenalty, get_penalty
 
 #: A dual candidate on the boundary of a barrier has the value −inf; it is pulled this far inside.
-_INSIDE = 1.0 - 1e-10
-#: Halvings of an interval after which only rounding is left.
-_BISECTIONS = 60
+_INSIDE = 1.0 - 1e-12
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ class StructuredRegression:
 
     def penalty_value(self, coefs):
         """(α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))."""
-        return 0.5 * self.alpha * sum(self.spectral.effective(singular_values(coef)).sum() for coef in coefs)
+        return 0.5 * self.alpha * float(sum(self.spectral.effective(singular_values(coef)).sum() for coef in coefs))
 
     def objective(self, coefs):
         """Primal objective P(B)."""
@@ -139,7 +137,7 @@ class StructuredRegression:
 
     def dual_objective(self, dual):
         """Dual objective D(r), a lower bound on the optimal value; −inf outside the domain."""
-        return self._dual_value(dual, self._dual_spectra(dual), 1.0)
+        return self._dual_value(dual, self._dual_spectra(dual))
 
     def certificate(self, coefs, dual):
         """Certify coefficients by a dual point, whoever computed them.
@@ -160,18 +158,33 @@ class StructuredRegression:
         """y − A B with weights and centring applied, the dual point that belongs to B at the optimum."""
         return self.loss.dual(self.target, self.design.matvec(coefs))
 
-    def best_multiple(self, dual):
-        """The multiple (by 0 to 2) of a dual point with the largest dual objective; it lies in the domain."""
-        spectra = self._dual_spectra(dual)
-        limit = 2.0 if np.isfinite(self._dual_value(dual, spectra, 2.0)) else self._domain_limit(dual, spectra)
-        best = minimize_scalar(
-            lambda factor: -self._dual_value(dual, spectra, factor),
-            bounds=(0.0, limit),
-            method="bounded",
-            options={"xatol": 1e-14 * limit},
-        )
-        candidates = [factor for factor in (0.0, best.x, 1.0) if factor <= limit]
-        return dual * max(candidates, key=lambda factor: self._dual_value(dual, spectra, factor))
+    def best_multiple(self, dual, spectra=None):
+        """The multiple (by 0 to 2) of a dual point with the largest dual objective, and that objective.
+
+        Parameters
+        ----------
+        dual : ndarray of shape (n, C)
+        spectra : list of ndarray, optional
+            Singular values of A_l* r, where they are known.
+
+        Returns
+        -------
+        dual : ndarray of shape (n, C)
+            In the domain.
+        dual_objective : float
+        """
+        if spectra is None:
+            spectra = self._dual_spectra(dual)
+        largest = 2.0 / self.alpha * max(values.max() for values in spectra)
+        limit = min(2.0, _INSIDE * self.spectral.conjugate_domain / largest) if largest > 0 else 2.0
+
+        def loss(factor):
+            return -self._dual_value(factor * dual, [factor * values for values in spectra])
+
+        best = minimize_scalar(loss, bounds=(0.0, limit), method="bounded", options={"xatol": 1e-12 * limit})
+        # Brent's method stops short of a maximum at the end of the interval.
+        factor = min((0.0, best.x, limit, min(1.0, limit)), key=loss)
+        return factor * dual, -loss(factor)
 
     def optimality_residual(self, coefs):
         """Distance of ``A*(y − A B)`` from the gradient of the penalty, relative to the former."""
@@ -184,19 +197,11 @@ class StructuredRegression:
         return float(np.sqrt(miss / size)) if size > 0 else float(np.sqrt(miss))
 
     def _dual_spectra(self, dual):
-        return [2.0 / self.alpha * singular_values(pull) for pull in self.design.rmatvec(dual)]
+        return [singular_values(pull) for pull in self.design.rmatvec(dual)]
 
-    def _dual_value(self, dual, spectra, factor):
-        barrier = sum(self.spectral.conjugate(factor * u).sum() for u in spectra)
-        return self.loss.dual_value(self.target, factor * dual) - 0.5 * self.alpha * barrier
-
-    def _domain_limit(self, dual, spectra):
-        low, high = 0.0, 2.0
-        for _ in range(_BISECTIONS):
-            middle = 0.5 * (low + high)
-            inside = np.isfinite(self._dual_value(dual, spectra, middle))
-            low, high = (middle, high) if inside else (low, middle)
-        return low * _INSIDE
+    def _dual_value(self, dual, spectra):
+        barrier = sum(self.spectral.conjugate(2.0 / self.alpha * values).sum() for values in spectra)
+        return float(self.loss.dual_value(self.target, dual) - 0.5 * self.alpha * barrier)
 
 
 def singular_values(matrix):

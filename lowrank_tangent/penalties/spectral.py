@@ -28,6 +28,8 @@ class SpectralPenalty(ABC):
 
     #: Whether the effective penalty is convex, so that solutions can be certified by a duality gap.
     is_convex = True
+    #: The conjugate is finite for u below this.
+    conjugate_domain = np.inf
 
     @abstractmethod
     def value(self, z):
@@ -50,8 +52,8 @@ class SpectralPenalty(ABC):
         """Stretch z at which the conjugate is attained, +inf outside its domain."""
 
     @abstractmethod
-    def dual_stretch_slope(self, u):
-        """Derivative of z² (at the maximum of the conjugate) with respect to u²."""
+    def stretch_slope(self, z):
+        """Derivative of z² with respect to u² = ω̃'(v)², written in z: z³ / (z ω''(z) − ω'(z))."""
 
     def effective(self, v):
         """Effective penalty ω̃(v)."""
@@ -72,7 +74,8 @@ class SpectralPenalty(ABC):
     def conjugate_second_derivative(self, u):
         """Second derivative of the conjugate."""
         u = _singular_values(u)
-        return self.dual_stretch(u) ** 2 / 2.0 + u**2 * self.dual_stretch_slope(u)
+        z = self.dual_stretch(u)
+        return z**2 / 2.0 + u**2 * self.stretch_slope(z)
 
     def split(self, v):
         """Factors (z1, z2) of the stretch z(v) that go to the left and to the right transform."""
@@ -106,14 +109,15 @@ class RidgePenalty(SpectralPenalty):
         """z = 1."""
         return np.ones_like(_singular_values(u, "u"))
 
-    def dual_stretch_slope(self, u):
-        """0."""
-        return np.zeros_like(_singular_values(u, "u"))
+    def stretch_slope(self, z):
+        """0: z never moves."""
+        return np.zeros_like(_stretches(z))
 
 
 class _BarrierPenalty(SpectralPenalty):
     """Penalties with the nuclear norm as tail: their conjugate is a barrier, finite for u < 2 only."""
 
+    conjugate_domain = 2.0
     _prox_in_squares: bool
 
     def prox(self, s, tau):
@@ -160,9 +164,9 @@ class PowerPenalty(_BarrierPenalty):
         x, inside = _barrier_margin(u)
         return np.where(inside, 1.0 / x, np.inf)
 
-    def dual_stretch_slope(self, u):
+    def stretch_slope(self, z):
         """½ z³."""
-        return 0.5 * self.dual_stretch(u) ** 3
+        return 0.5 * _stretches(z) ** 3
 
     def __repr__(self):
         return f"PowerPenalty(p={self.p})"
@@ -194,9 +198,9 @@ class KLPenalty(_BarrierPenalty):
         x, inside = _barrier_margin(u)
         return np.where(inside, 1.0 / np.sqrt(x), np.inf)
 
-    def dual_stretch_slope(self, u):
+    def stretch_slope(self, z):
         """¼ z⁴."""
-        return 0.25 * self.dual_stretch(u) ** 4
+        return 0.25 * _stretches(z) ** 4
 
 
 class ScaledPenalty:
@@ -217,6 +221,11 @@ class ScaledPenalty:
     def is_fixed(self):
         """Whether no stretch is possible: the problem is ridge."""
         return isinstance(self.unit, RidgePenalty)
+
+    @property
+    def conjugate_domain(self):
+        """The conjugate is finite for u below this."""
+        return self.root * self.unit.conjugate_domain
 
     def effective(self, v):
         """ω̃_μ(v)."""
@@ -246,9 +255,9 @@ class ScaledPenalty:
         """Stretch at the maximum of the conjugate."""
         return self.unit.dual_stretch(u / self.root)
 
-    def dual_stretch_slope(self, u):
-        """Derivative of its square with respect to u²."""
-        return self.unit.dual_stretch_slope(u / self.root) / self.root**2
+    def stretch_slope(self, z):
+        """Derivative of z² with respect to u²."""
+        return self.unit.stretch_slope(z) / self.root**2
 
 
 #: Penalties that estimators know by name.

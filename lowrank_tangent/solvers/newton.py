@@ -1,19 +1,24 @@
-"""Newton's method on the dual, with a duality gap as certificate.
+"""Newton's method with a duality gap as certificate.
 
-The dual is smooth, strongly concave and has n·C unknowns r. With ``G = A* r`` and ``B = B(r)`` the point at
-which the conjugate is attained, its gradient is ``y − A B(r) − r`` and the gap of the pair (B(r), r) is exactly
-half its squared norm: each digit of the gradient is worth two of the certificate.
+Newton's equation for the primal has as many unknowns as there are coefficients. With r = y − A B, G = Ω'(B) the gradient
+of the penalty and W the inverse of its Hessian, both at B, it has n·C when written for the next dual point r':
 
-Everything spectral happens on the smaller side of G. For p ≤ q, ``G Gᵀ = U diag(s) Uᵀ`` gives
+    (I + A W A*) r' = r + A W G,          dB = W (A* r' − G).
 
-    B  = Z G / α,      dB = (Z E + U (Γ ∘ Uᵀ(G Eᵀ + E Gᵀ)U) Uᵀ G) / α,       Z = U diag(z²) Uᵀ,
+This is the Hessian of the dual, linearised at G and not at ``A* r``. Both agree at the solution, and the gap of r' vanishes
+quadratically; but G never leaves the domain of the conjugate, whereas iterates of Newton's method on the dual
+jam at its boundary when the penalty is nearly the nuclear norm.
 
-with Γ the divided differences of z² over s. This is the Daleckii–Krein formula with the complement of
-a non-square G included, and it needs neither the right singular vectors nor small singular values to full
+Everything spectral happens on the smaller side of B. For p ≤ q, ``B Bᵀ = U diag(v²) Uᵀ`` gives ``G = Ω'(B) = α Z⁻¹ B`` and
+
+    W E = (Z E + U (Γ ∘ Uᵀ(G Eᵀ + E Gᵀ)U) Uᵀ G) / α,             Z = U diag(z²) Uᵀ,
+
+with Γ the divided differences of z² over the eigenvalues of G Gᵀ. This is the Daleckii–Krein formula with the
+complement of a non-square B included, and needs neither right singular vectors nor small singular values to full
 relative accuracy.
 
-Directions come from conjugate gradients, preconditioned by the ridge kernel of the *stretched* features: the
-Hessian without its Γ term. Small problems add that term and have the Hessian itself.
+The equation is solved by conjugate gradients, preconditioned by the ridge kernel of the *stretched* features: the
+system without its Γ term. Small problems add that term and have the system itself.
 """
 
 from __future__ import annotations
@@ -33,18 +38,19 @@ from ..transforms import LowRankTransform
 _ARMIJO = 1e-4
 _BACKTRACK = 0.5
 _MAX_HALVINGS = 60
-#: Continuation in the adaptivity starts where the ridge solution has u/√μ at this value (a barrier is at 2) and
-#: lets √μ fall by this factor a stage.
-_START_INSIDE = 1.0
-_STAGE_FACTOR = 4.0
-#: A stage is done when a Newton step gains less than this share of the objective.
+#: Continuation in the adaptivity starts where √μ is the largest singular value of the ridge solution, and lets √μ
+#: fall by this factor a stage: far into the tail of the penalty its curvature says nothing about the way.
+_STAGE_FACTOR = 8.0
+#: A stage is done when a Newton step gains less than this share of the penalty.
 _STAGE_DECREMENT = 0.1
-#: Conjugate gradients stop where a further step gains less than this share of all gains...
+#: Conjugate gradients leave an error of at most this share of Newton's decrement, and less as the method converges...
 _LOOSEST_FORCING = 0.1
-#: ...or where the residual is this small against what the tolerance asks for.
-_INNER_MARGIN = 0.3
+#: ...but no less than this share of the gap that is asked for, or of what the barrier of the dual weighs.
+_INNER_MARGIN = 0.05
 _MAX_INNER = 500
-#: Largest number of dual unknowns, and of operations, for which the Hessian is assembled.
+#: Gap to which the ridge solution is solved, relative to the objective of B = 0.
+_RIDGE_TOL = 1e-20
+#: Largest number of dual unknowns, and of operations, for which the system is assembled.
 _EXACT_UNKNOWNS = 1500
 _EXACT_OPERATIONS = 2e9
 #: Largest number of samples whose n × n kernel serves as preconditioner.
@@ -55,7 +61,7 @@ _EPS = np.finfo(float).eps
 
 
 def solve_newton(problem, monitor, max_iter, warm_start):
-    """Maximise the dual by Newton's method; see the module for the formulas.
+    """Minimise the primal by Newton's method in the dual unknowns; see the module for the formulas.
 
     Parameters
     ----------
@@ -71,12 +77,16 @@ def solve_newton(problem, monitor, max_iter, warm_start):
     coefs, dual, message
     """
     final = problem.spectral
-    start = np.zeros_like(problem.target)
-    if warm_start is not None:
-        start = problem.best_multiple(problem.design.project(warm_start))
-    point = DualPoint.at(problem, final, start)
-    best = _BestPair(point)
     preconditioner = _Preconditioner(problem)
+    if warm_start is None:
+        dual, coefs = _ridge(problem, preconditioner)
+        point = PrimalPoint(problem, final, coefs)
+        best = _BestPair(point, dual)
+        point = point.with_penalty(_stage(problem, max(layer.values.max() for layer in point.layers), final))
+    else:
+        dual, _ = problem.best_multiple(problem.design.project(warm_start))
+        point = PrimalPoint(problem, final, _primal_of(problem, dual))
+        best = _BestPair(point, dual)
     for iteration in range(max_iter + 1):
         message = monitor.record(iteration, best.certificate)
         if message:
@@ -84,178 +94,172 @@ def solve_newton(problem, monitor, max_iter, warm_start):
         if iteration == max_iter:
             message = f"max_iter={max_iter} reached"
             break
-        step = _newton_step(point, preconditioner, monitor.tol * best.objective)
-        if iteration == 0 and warm_start is None:
-            point = _first_stage(point, step)
+        step = _newton_step(point, dual, preconditioner, monitor.tol * best.objective)
+        dual = step.dual
+        best.offer_dual(dual, step.pull)
         moved = _line_search(point, step)
-        best.offer_primal(*_linearised_primal(point, step))
         if moved is None:
-            message = "the dual objective cannot be improved in floating-point arithmetic"
+            message = "the objective cannot be improved in floating-point arithmetic"
+            monitor.record(iteration + 1, best.certificate)
             break
+        best.offer_primal(moved)
+        if moved.spectral is not final and step.decrement <= _STAGE_DECREMENT * moved.penalty:
+            moved = moved.with_penalty(_stage(problem, moved.spectral.root / _STAGE_FACTOR, final))
         point = moved
-        best.offer_dual(point)
-        if point.spectral is not final and step.decrement <= _STAGE_DECREMENT * abs(point.value):
-            point = _next_stage(point, final)
     return best.coefs, best.dual, message
 
 
-# -- continuation in the adaptivity -----------------------------------------------------------
+def _ridge(problem, preconditioner):
+    """Dual point and coefficients of ridge: (I + A A*/α) r = y, B = A* r / α."""
+    design, alpha = problem.design, problem.alpha
+    zero = PrimalPoint(problem, problem.spectral, [np.zeros(shape) for shape in design.coef_shapes])
+    preconditioner.update(zero)
+    system = _System(zero, np.zeros_like(problem.target))
+    system.solve(preconditioner, 0.5 * _RIDGE_TOL * np.sum(problem.target**2), 0.0)
+    return system.dual, [pull / alpha for pull in design.rmatvec(system.dual)]
 
 
-def _first_stage(point, step):
-    """The point for an adaptivity small enough that the ridge solution, `step` from 0, lies inside the domain."""
-    final = point.spectral
-    alpha = point.problem.alpha
-    largest = max(2.0 / alpha * np.linalg.norm(matrix, 2) for matrix in step.pull)
-    if np.isfinite(final.conjugate(2.0 / _START_INSIDE * largest)):
-        return point
-    return point.with_penalty(ScaledPenalty(point.problem.penalty, (_START_INSIDE / largest) ** 2), 1.0)
+def _primal_of(problem, dual):
+    """The coefficients at which the conjugate is attained for a dual point inside its domain."""
+    coefs = []
+    for matrix in problem.design.rmatvec(dual):
+        u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+        stretch = problem.spectral.dual_stretch(2.0 / problem.alpha * s)
+        coefs.append((u * (stretch**2 * s / problem.alpha)) @ vt)
+    return coefs
 
 
-def _next_stage(point, final):
-    """The point for the next adaptivity: u/√μ, and with it the domain, stays as it is."""
-    old = point.spectral.root
-    root = max(final.root, old / _STAGE_FACTOR)
-    spectral = final if root == final.root else ScaledPenalty(point.problem.penalty, root**-2)
-    return point.with_penalty(spectral, root / old)
+def _stage(problem, root, final):
+    """The penalty with √μ = `root`, or `final` if that is further on the way."""
+    return final if root <= final.root else ScaledPenalty(problem.penalty, root**-2)
 
 
 class _BestPair:
     """The best primal and the best dual point so far, for the adaptivity that is asked for."""
 
-    def __init__(self, point):
+    def __init__(self, point, dual):
         self.problem = point.problem
-        self.final = point.spectral
         self.objective, self.dual_objective = np.inf, -np.inf
-        self.offer_primal(point.coefs, point.prediction)
-        self.offer_dual(point)
+        self.offer_primal(point)
+        self.offer_dual(dual, self.problem.design.rmatvec(dual))
 
     @property
     def certificate(self):
         """What the two points prove about each other."""
         return Certificate.of(self.objective, self.dual_objective)
 
-    def offer_primal(self, coefs, prediction):
+    def offer_primal(self, point):
         """Keep these coefficients if their objective is lower."""
-        penalty = sum(self.final.effective(_gram_singular_values(coef)).sum() for coef in coefs)
-        loss = self.problem.loss.value(self.problem.target, prediction)
-        objective = loss + 0.5 * self.problem.alpha * penalty
+        objective = point.objective_for(self.problem.spectral)
         if objective < self.objective:
-            self.objective, self.coefs = objective, coefs
+            self.objective, self.coefs = objective, point.coefs
 
-    def offer_dual(self, point):
-        """Keep this dual point, scaled to the final domain, if its objective is higher."""
-        ratio = self.final.root / point.spectral.root
-        dual = ratio * point.dual
-        barrier = sum(self.final.conjugate(ratio * layer.u).sum() for layer in point.layers)
-        dual_objective = self.problem.loss.dual_value(self.problem.target, dual) - 0.5 * self.problem.alpha * barrier
+    def offer_dual(self, dual, pull):
+        """Keep the best multiple of a dual point if its objective is higher."""
+        spectra = [_gram_singular_values(matrix) for matrix in pull]
+        dual, dual_objective = self.problem.best_multiple(dual, spectra)
         if dual_objective > self.dual_objective:
-            self.dual_objective, self.dual = dual_objective, dual
+            self.dual, self.dual_objective = dual, dual_objective
+
+
+def _wide(matrix):
+    return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
 
 
 def _gram_singular_values(matrix):
     """Singular values to absolute accuracy √eps, far cheaper than by an SVD; the final certificate uses the SVD."""
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = _wide(matrix)
     return np.sqrt(np.maximum(np.linalg.eigvalsh(wide @ wide.T), 0.0))
 
 
-# -- one dual point ---------------------------------------------------------------------------
+# -- one primal point -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class DualPoint:
-    """A dual point with what value, gradient and Hessian products need of it."""
+class PrimalPoint:
+    """Coefficients B and their residual r = y − A B, with what gradient and Hessian products need of them."""
 
     problem: object
     spectral: ScaledPenalty
-    dual: np.ndarray
-    layers: list
+    coefs: list
 
-    @classmethod
-    def at(cls, problem, spectral, dual):
-        """The point r, by one product with A*."""
-        return cls.from_pull(problem, spectral, dual, problem.design.rmatvec(dual))
-
-    @classmethod
-    def from_pull(cls, problem, spectral, dual, pull):
-        """The point r where A* r is known."""
-        return cls(problem, spectral, dual, [LayerSpectrum(matrix, spectral, problem.alpha) for matrix in pull])
+    def with_penalty(self, spectral):
+        """The same point for another adaptivity."""
+        return self if spectral is self.spectral else PrimalPoint(self.problem, spectral, self.coefs)
 
     @functools.cached_property
-    def value(self):
-        """Dual objective, −inf outside the domain."""
-        barrier = sum(layer.conjugate for layer in self.layers)
-        return self.problem.loss.dual_value(self.problem.target, self.dual) - 0.5 * self.problem.alpha * barrier
+    def layers(self):
+        """Spectral calculus of each layer."""
+        return [LayerSpectrum(coef, self.spectral, self.problem.alpha) for coef in self.coefs]
 
     @functools.cached_property
-    def coefs(self):
-        """Primal point B(r)."""
-        return [layer.coefs for layer in self.layers]
+    def residual(self):
+        """r, computed and not updated, so that no error builds up."""
+        return self.problem.residual(self.coefs)
 
     @functools.cached_property
-    def prediction(self):
-        """A B(r)."""
-        return self.problem.design.matvec(self.coefs)
+    def penalty(self):
+        """Penalty for the adaptivity of this point."""
+        return self.penalty_for(self.spectral)
 
-    @functools.cached_property
-    def gradient(self):
-        """Gradient of the dual objective, y − r − A B(r)."""
-        return self.problem.loss.dual_gradient(self.problem.target, self.dual) - self.prediction
+    def penalty_for(self, spectral):
+        """Penalty for some adaptivity."""
+        return 0.5 * self.problem.alpha * sum(spectral.effective(layer.values).sum() for layer in self.layers)
 
-    def with_penalty(self, spectral, factor):
-        """The point times a factor, for another adaptivity."""
-        pull = [factor * layer.pull for layer in self.layers]
-        return DualPoint.from_pull(self.problem, spectral, factor * self.dual, pull)
+    def objective_for(self, spectral):
+        """Primal objective for some adaptivity."""
+        return 0.5 * np.sum(self.residual**2) + self.penalty_for(spectral)
 
-    def hessian_product(self, direction):
-        """Minus the Hessian times a direction, (I + A ∇²Ω* A*) d."""
-        pull = self.problem.design.rmatvec(direction)
-        change = [layer.derivative(matrix) for layer, matrix in zip(self.layers, pull, strict=True)]
-        return direction + self.problem.design.matvec(change)
+    def solve_curvature(self, matrices):
+        """W times one matrix a layer."""
+        return [layer.solve_curvature(matrix) for layer, matrix in zip(self.layers, matrices, strict=True)]
 
 
 class LayerSpectrum:
-    """Spectral calculus of one layer's G = A* r on its smaller side (G is transposed where p > q)."""
+    """Spectral calculus of one layer's B on its smaller side (B is transposed where p > q)."""
 
-    def __init__(self, pull, spectral, alpha):
-        self.pull = pull
+    def __init__(self, coef, spectral, alpha):
         self.alpha = alpha
-        self.transposed = pull.shape[0] > pull.shape[1]
-        wide = self._orient(pull)
-        eigenvalues, self.basis = linalg.eigh(wide @ wide.T, driver="evd", check_finite=False)
-        self.eigenvalues = np.maximum(eigenvalues, 0.0)
-        self.u = 2.0 / alpha * np.sqrt(self.eigenvalues)
         self.spectral = spectral
-        self.conjugate = spectral.conjugate(self.u).sum()
-        if np.isfinite(self.conjugate):
-            self.stretch = spectral.dual_stretch(self.u)
+        self.shape = coef.shape
+        self.transposed = coef.shape[0] > coef.shape[1]
+        wide = _wide(coef)
+        eigenvalues, self.basis = np.linalg.eigh(wide @ wide.T)
+        self.values = np.sqrt(np.maximum(eigenvalues, 0.0))
+        self._coef = coef
 
-    def _orient(self, matrix):
-        return matrix.T if self.transposed else matrix
+    @functools.cached_property
+    def stretch(self):
+        """Stretch z of each singular value."""
+        return self.spectral.stretch(self.values)
 
     @functools.cached_property
     def rotated(self):
-        """Uᵀ G."""
-        return self.basis.T @ self._orient(self.pull)
+        """Uᵀ G, with G = Ω'(B) = α Z⁻¹ B."""
+        return (self.alpha / self.stretch**2)[:, None] * (self.basis.T @ _wide(self._coef))
 
     @property
-    def coefs(self):
-        """B = Z G / α."""
-        return self._orient(self.basis @ ((self.stretch**2 / self.alpha)[:, None] * self.rotated))
+    def gradient(self):
+        """G."""
+        return self._orient(self.basis @ self.rotated)
 
     @functools.cached_property
     def differences(self):
         """Γ: divided differences of z² over the eigenvalues of G Gᵀ."""
-        slope = self.spectral.dual_stretch_slope(self.u) * (2.0 / self.alpha) ** 2
-        return divided_differences(self.eigenvalues, self.stretch**2, slope)
+        eigenvalues = (self.alpha * self.values / self.stretch**2) ** 2
+        slope = self.spectral.stretch_slope(self.stretch) * (2.0 / self.alpha) ** 2
+        return divided_differences(eigenvalues, self.stretch**2, slope)
 
-    def derivative(self, direction):
-        """dB along a change of G."""
-        change = self.basis.T @ self._orient(direction)
+    def solve_curvature(self, matrix):
+        """W times a matrix: the change of B along a change of G."""
+        change = self.basis.T @ self._orient(matrix)
         mixed = self.rotated @ change.T
-        change *= (self.stretch**2)[:, None]
-        change += (self.differences * (mixed + mixed.T)) @ self.rotated
-        return self._orient(self.basis @ change) / self.alpha
+        change *= (self.stretch**2 / self.alpha)[:, None]
+        change += (self.differences * (mixed + mixed.T) / self.alpha) @ self.rotated
+        return self._orient(self.basis @ change)
+
+    def _orient(self, matrix):
+        return matrix.T if self.transposed else matrix
 
 
 # -- directions -------------------------------------------------------------------------------
@@ -263,94 +267,135 @@ class LayerSpectrum:
 
 @dataclass(frozen=True)
 class _Step:
-    """A Newton direction d.
+    """A Newton step.
 
     Attributes
     ----------
-    direction, residual : ndarray of shape (n, C)
-        d, and what conjugate gradients left of the Newton equation.
+    coefs : list of ndarray
+        dB.
+    prediction : ndarray of shape (n, C)
+        A dB.
+    dual : ndarray of shape (n, C)
+        The dual point r'.
     pull : list of ndarray
-        A* d.
+        A* r'.
     decrement : float
-        What the quadratic model gains along d, half of Newton's decrement squared.
+        What the quadratic model gains, half of Newton's decrement squared.
+    slope : float
+        Derivative of the objective along dB; −2 × decrement if the system is solved exactly.
     """
 
-    direction: np.ndarray
-    residual: np.ndarray
+    coefs: list
+    prediction: np.ndarray
+    dual: np.ndarray
     pull: list
     decrement: float
+    slope: float
 
 
-def _newton_step(point, preconditioner, wanted_gap):
-    """Inexact Newton direction by preconditioned conjugate gradients."""
+def _newton_step(point, dual, preconditioner, wanted_gap):
+    """Inexact Newton step by preconditioned conjugate gradients, from a dual point near the next one."""
     preconditioner.update(point)
-    # At the solution the gap is half the squared gradient: no need to solve for more than is asked.
-    residual_target = _INNER_MARGIN * np.sqrt(2.0 * wanted_gap)
-    direction, residual, inner = _conjugate_gradients(
-        point.hessian_product, point.gradient, preconditioner.apply, residual_target, abs(point.value)
-    )
-    preconditioner.spent += inner * preconditioner.product_cost
-    decrement = 0.5 * np.vdot(point.gradient, direction)
-    return _Step(direction, residual, point.problem.design.rmatvec(direction), decrement)
+    system = _System(point, dual)
+    barrier = point.problem.alpha * point.spectral.root**2
+    system.solve(preconditioner, _INNER_MARGIN * min(wanted_gap, barrier), point.penalty)
+    pull = [layer.gradient + matrix for layer, matrix in zip(point.layers, system.mismatch, strict=True)]
+    prediction = point.problem.design.matvec(system.change)
+    return _Step(system.change, prediction, system.dual, pull, 0.5 * system.decrement, -system.descent)
 
 
-def _conjugate_gradients(product, rhs, precondition, residual_target, scale):
-    """Solve product(x) = rhs until the residual is small or further steps gain little; x, residual, products."""
-    solution = np.zeros_like(rhs)
-    residual = rhs.copy()
-    preconditioned = precondition(residual)
-    direction = preconditioned
-    weight = np.vdot(residual, preconditioned)
-    gained = 0.0
-    for inner in range(1, _MAX_INNER + 1):
-        image = product(direction)
-        step = weight / np.vdot(direction, image)
-        solution += step * direction
-        residual -= step * image
-        gain = step * weight
-        gained += gain
-        # Nash & Sofer's truncation, tightened as the method converges so that convergence is superlinear.
-        forcing = min(_LOOSEST_FORCING, gained / scale if scale > 0 else 1.0)
-        if np.linalg.norm(residual) <= residual_target or inner * gain <= forcing * gained:
-            break
-        preconditioned = precondition(residual)
-        previous, weight = weight, np.vdot(residual, preconditioned)
-        direction = preconditioned + (weight / previous) * direction
-    return solution, residual, inner
+class _System:
+    """Newton's equation at a point, and an approximate solution r' with all that follows from it.
 
-
-def _linearised_primal(point, step):
-    """B(r) + dB, and A (B + dB) from the Newton equation without another product.
-
-    Near a barrier B(r) overshoots wildly; its linearisation does not, and its gap is as small at the solution.
+    Attributes
+    ----------
+    dual : ndarray of shape (n, C)
+        r'.
+    mismatch, change : list of ndarray
+        A* r' − G, and W times it: dB.
+    residual : ndarray of shape (n, C)
+        r − r' − A dB, what r' misses of the equation.
     """
-    coefs = [
-        coef + layer.derivative(matrix)
-        for coef, layer, matrix in zip(point.coefs, point.layers, step.pull, strict=True)
-    ]
-    return coefs, point.prediction + point.gradient - step.residual - step.direction
+
+    def __init__(self, point, dual):
+        self.point = point
+        self.design = point.problem.design
+        self.dual = dual
+        self.mismatch = [a - layer.gradient for a, layer in zip(self.design.rmatvec(dual), point.layers, strict=True)]
+        self.change = point.solve_curvature(self.mismatch)
+        self.residual = point.residual - dual - self.design.matvec(self.change)
+
+    @property
+    def decrement(self):
+        """Newton's decrement squared, ⟨dB, (W⁻¹ + A*A) dB⟩; without cancellation, as r' and not its change is known."""
+        return _inner(self.change, self.mismatch) + np.sum((self.point.residual - self.dual) ** 2)
+
+    @property
+    def descent(self):
+        """Minus the derivative of the objective along dB."""
+        return self.decrement - np.vdot(self.point.residual - self.dual, self.residual)
+
+    def solve(self, preconditioner, gap_target, penalty):
+        """Improve r' by preconditioned conjugate gradients.
+
+        The error of dB in the primal's energy norm is that of the residual in the Euclidean norm. Its square is
+        brought below twice `gap_target`, or below a small share of the decrement if dB is a descent direction by then.
+        """
+        previous = None
+        for _ in range(_MAX_INNER):
+            error = np.sum(self.residual**2)
+            if error <= 2.0 * gap_target:
+                break
+            decrement = self.decrement
+            forcing = min(_LOOSEST_FORCING, decrement / penalty) if penalty > 0 else 0.0
+            if error <= forcing * decrement and self.descent >= 0.5 * decrement:
+                break
+            preconditioned = preconditioner.apply(self.residual)
+            energy = np.vdot(self.residual, preconditioned)
+            direction = preconditioned if previous is None else preconditioned + (energy / previous) * direction
+            self._advance(direction, energy)
+            preconditioner.spend_product()
+            previous = energy
+
+    def _advance(self, direction, energy):
+        pull = self.design.rmatvec(direction)
+        change = self.point.solve_curvature(pull)
+        image = direction + self.design.matvec(change)
+        step = energy / np.vdot(direction, image)
+        self.dual = self.dual + step * direction
+        self.residual = self.residual - step * image
+        for total, part in zip(self.mismatch, pull, strict=True):
+            total += step * part
+        for total, part in zip(self.change, change, strict=True):
+            total += step * part
+
+
+def _inner(these, those):
+    return sum(np.vdot(a, b) for a, b in zip(these, those, strict=True))
 
 
 def _line_search(point, step):
-    """Largest length among 1, ½, ¼, … with a sufficient gain; the point there, or None."""
-    slope = 2.0 * step.decrement
-    rounding = 8 * _EPS * (abs(point.value) + np.abs(point.dual * point.problem.target).sum())
+    """Largest length among 1, ½, ¼, … with a sufficient decrease; the point there, or None.
+
+    The decrease is summed from differences: where the loss dwarfs the penalty, that of two objectives would be rounding.
+    """
+    linear = np.vdot(point.residual, step.prediction)
+    quadratic = 0.5 * np.sum(step.prediction**2)
     length = 1.0
     for _ in range(_MAX_HALVINGS):
-        pull = [layer.pull + length * matrix for layer, matrix in zip(point.layers, step.pull, strict=True)]
-        moved = DualPoint.from_pull(point.problem, point.spectral, point.dual + length * step.direction, pull)
-        if moved.value >= point.value + _ARMIJO * length * slope:
+        coefs = [coef + length * change for coef, change in zip(point.coefs, step.coefs, strict=True)]
+        moved = PrimalPoint(point.problem, point.spectral, coefs)
+        terms = (-length * linear, length**2 * quadratic, moved.penalty, -point.penalty)
+        if sum(terms) <= _ARMIJO * length * step.slope:
             return moved
-        if length * slope <= rounding and np.isfinite(moved.value):
-            # The gain drowns in rounding; the gradient, and with it the gap, still tells.
-            better = np.linalg.norm(moved.gradient) < np.linalg.norm(point.gradient)
-            return moved if better else None
+        if -length * step.slope <= 8 * _EPS * max(abs(term) for term in terms):
+            return None
         length *= _BACKTRACK
     return None
 
 
 class _Preconditioner:
-    """Inverse of the Hessian of some recent point: exact for small problems, without its Γ term and averaged over
+    """Inverse of the system of some recent point: exact for small problems, without its Γ term and averaged over
     outputs for large ones. It is renewed once conjugate gradients have cost as much as renewing it."""
 
     def __init__(self, problem):
@@ -376,20 +421,24 @@ class _Preconditioner:
             return
         self.spent = 0.0
         alpha = self.problem.alpha
-        kernel = _hessian_kernel(point) if self.exact else _stretched_mean_kernel(point)
+        kernel = _system_kernel(point) if self.exact else _stretched_mean_kernel(point)
         kernel.flat[:: len(kernel) + 1] += alpha
         try:
             factor = linalg.cho_factor(kernel, lower=True, overwrite_a=True, check_finite=False)
         except linalg.LinAlgError:
             # alpha is lost in the rounding of the kernel's largest eigenvalue; a larger shift is still a
             # preconditioner.
-            kernel = _hessian_kernel(point) if self.exact else _stretched_mean_kernel(point)
+            kernel = _system_kernel(point) if self.exact else _stretched_mean_kernel(point)
             kernel.flat[:: len(kernel) + 1] += alpha + 10 * len(kernel) * _EPS * np.trace(kernel)
             factor = linalg.cho_factor(kernel, lower=True, overwrite_a=True, check_finite=False)
         self._solve = functools.partial(linalg.cho_solve, factor, check_finite=False)
 
+    def spend_product(self):
+        """Account for one product with the system."""
+        self.spent += self.product_cost
+
     def apply(self, residual):
-        """Approximate inverse Hessian times `residual` of shape (n, C)."""
+        """Approximate inverse of the system times `residual` of shape (n, C)."""
         if self._solve is None:
             return residual
         rhs = residual.reshape(-1) if self.exact else residual
@@ -418,13 +467,13 @@ def _mean_transform(spectrum, q):
     return LowRankTransform(basis, np.sqrt(values))
 
 
-def _hessian_kernel(point):
-    """α (H − I) for the exact Hessian H, n·C × n·C: the kernel of the stretched features plus the Γ term."""
+def _system_kernel(point):
+    """α A W A*, n·C × n·C: the kernel of the stretched features plus the Γ term."""
     design = point.problem.design
     left, right = [], []
     for layer, spectrum in zip(design.layers, point.layers, strict=True):
         transform = LowRankTransform(spectrum.basis, spectrum.stretch)
-        width = spectrum.pull.shape[1]
+        width = spectrum.shape[1]
         left.append(LowRankTransform.identity(layer.shape[0]) if spectrum.transposed else transform)
         right.append(transform if spectrum.transposed else LowRankTransform.identity(width))
     kernel = design.transformed(left, right).gram()

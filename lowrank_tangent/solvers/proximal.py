@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..problem import Certificate
+
 #: Backtracking multiplies the Lipschitz estimate by this factor.
 _GROW = 1.5
 #: An estimate that has passed is tried a little smaller at the next step.
@@ -31,7 +33,7 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
     design, loss, target = problem.design, problem.loss, problem.target
     coefs = [np.zeros(shape) for shape in design.coef_shapes]
     if warm_start is not None:
-        dual = problem.best_multiple(design.project(warm_start))
+        dual, _ = problem.best_multiple(design.project(warm_start))
         coefs = [_primal_of(problem, pull) for pull in design.rmatvec(dual)]
     prediction = design.matvec(coefs)
     ahead, ahead_prediction, momentum = coefs, prediction, 1.0
@@ -39,8 +41,8 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
     best = None
     for iteration in range(max_iter + 1):
         if iteration % _CHECK_EVERY == 0 or iteration == max_iter:
-            dual = problem.best_multiple(loss.dual(target, prediction))
-            certificate = problem.certificate(coefs, dual)
+            dual, dual_objective = problem.best_multiple(loss.dual(target, prediction))
+            certificate = Certificate.of(problem.objective(coefs), dual_objective)
             if best is None or certificate.dual_gap <= best[2]:
                 best = coefs, dual, certificate.dual_gap
             message = monitor.record(iteration, certificate)

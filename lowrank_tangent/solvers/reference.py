@@ -53,7 +53,7 @@ def solve_cvxpy(problem, monitor, max_iter, warm_start):
     if program.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
         raise RuntimeError(f"cvxpy returned the status {program.status!r} and no solution. {_ADVICE}")
     values = [np.asarray(coef.value) for coef in coefs]
-    dual = problem.best_multiple(problem.residual(values))
+    dual, _ = problem.best_multiple(problem.residual(values))
     monitor.record(program.solver_stats.num_iters or 0, problem.certificate(values, dual))
     return values, dual, f"cvxpy status {program.status}"
 
