@@ -36,8 +36,9 @@ from ..transforms import LowRankTransform
 
 #: Armijo's constant: the share of the linear gain that a step has to realise.
 _ARMIJO = 1e-4
-_BACKTRACK = 0.5
-_MAX_HALVINGS = 60
+#: A step length will do where the slope has fallen to this share, or where it is known to this relative accuracy.
+_FLAT = 0.3
+_SHORTEST_INTERVAL = 1e-3
 #: Continuation in the adaptivity starts where √μ is the largest singular value of the ridge solution, and lets √μ
 #: fall by this factor a stage: far into the tail of the penalty its curvature says nothing about the way.
 _STAGE_FACTOR = 8.0
@@ -344,11 +345,9 @@ class _System:
         previous = None
         for _ in range(_MAX_INNER):
             error = np.sum(self.residual**2)
-            if error <= 2.0 * gap_target:
-                break
             decrement = self.decrement
             forcing = min(_LOOSEST_FORCING, decrement / penalty) if penalty > 0 else 0.0
-            if error <= forcing * decrement and self.descent >= 0.5 * decrement:
+            if error <= max(2.0 * gap_target, forcing * decrement) and self.descent >= 0.5 * decrement:
                 break
             preconditioned = preconditioner.apply(self.residual)
             energy = np.vdot(self.residual, preconditioned)
@@ -375,23 +374,30 @@ def _inner(these, those):
 
 
 def _line_search(point, step):
-    """Largest length among 1, ½, ¼, … with a sufficient decrease; the point there, or None.
+    """The point near the minimum of the objective along dB, not beyond the full step; None if rounding hides it.
 
-    The decrease is summed from differences: where the loss dwarfs the penalty, that of two objectives would be rounding.
+    Trial points cost an eigenvalue decomposition but no product with A, so a good length is cheaper than another
+    Newton step. Decreases are summed from differences: where the loss dwarfs the penalty, that of two objectives
+    would be rounding.
     """
     linear = np.vdot(point.residual, step.prediction)
-    quadratic = 0.5 * np.sum(step.prediction**2)
-    length = 1.0
-    for _ in range(_MAX_HALVINGS):
+    quadratic = np.sum(step.prediction**2)
+    low, high, length = 0.0, 1.0, 1.0
+    best = None
+    while high - low > _SHORTEST_INTERVAL * high:
         coefs = [coef + length * change for coef, change in zip(point.coefs, step.coefs, strict=True)]
         moved = PrimalPoint(point.problem, point.spectral, coefs)
-        terms = (-length * linear, length**2 * quadratic, moved.penalty, -point.penalty)
+        terms = (-length * linear, 0.5 * length**2 * quadratic, moved.penalty, -point.penalty)
+        slope = -linear + length * quadratic + _inner([layer.gradient for layer in moved.layers], step.coefs)
         if sum(terms) <= _ARMIJO * length * step.slope:
-            return moved
-        if -length * step.slope <= 8 * _EPS * max(abs(term) for term in terms):
-            return None
-        length *= _BACKTRACK
-    return None
+            best = moved
+            if abs(slope) <= _FLAT * abs(step.slope) or (length == 1.0 and slope < 0.0):
+                break
+        elif -length * step.slope <= 8 * _EPS * max(abs(term) for term in terms):
+            break
+        low, high = (low, length) if slope > 0.0 else (length, high)
+        length = 0.5 * (low + high)
+    return best
 
 
 class _Preconditioner:
