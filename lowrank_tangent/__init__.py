@@ -1,6 +1,33 @@
-"""Adaptive tangent features with certificates: ridge NTK whose features may move."""
+"""Adaptive tangent features with certificates: ridge NTK whose features may move.
 
+minimise over B  ``½‖y − A B‖² + (α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))``,  μ = 1/adaptivity,
+
+with A the tangent features of a neural network at its initial weights.
+Source: LeJeune & Alemohammad, An Adaptive Tangent Feature Perspective of Neural Networks (arXiv 2308.15478).
+"""
+
+from .adaptation import Adaptation, adapt
+from .estimators import (
+    AdaptiveTangentClassifier,
+    AdaptiveTangentRegressor,
+    TangentRidge,
+    TangentRidgeClassifier,
+)
+from .features import TangentFeatures
 from .problem import StructuredRegression
-from .solvers import solve
+from .solvers import Solution, solve
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Adaptation",
+    "AdaptiveTangentClassifier",
+    "AdaptiveTangentRegressor",
+    "Solution",
+    "StructuredRegression",
+    "TangentFeatures",
+    "TangentRidge",
+    "TangentRidgeClassifier",
+    "adapt",
+    "solve",
+]

@@ -198,8 +198,8 @@ class TangentOperator:
         -------
         operator : TangentOperator
             With the same predictions on rotated coefficients.
-        expand : callable
-            Maps coefficients of the reduced operator to coefficients of this one.
+        expand, compress : callable
+            Map coefficients of the reduced operator to coefficients of this one, and back (by projection).
         """
         layers, bases = [], []
         for layer in self.layers:
@@ -208,17 +208,21 @@ class TangentOperator:
             layers.append(LayerFactors(h, delta))
             bases.append((basis_h, basis_delta))
 
-        def expand(coefs):
-            full = []
-            for coef, (basis_h, basis_delta), (p, q) in zip(coefs, bases, self.coef_shapes, strict=True):
-                if basis_h is not None:
-                    coef = basis_h @ coef
-                if basis_delta is not None:
-                    coef = (coef.reshape(p, -1, basis_delta.shape[1]) @ basis_delta.T).reshape(p, q)
-                full.append(coef)
-            return full
+        reduced = self.with_layers(layers, keep_rows=True)
 
-        return self.with_layers(layers, keep_rows=True), expand
+        def expand(coefs):
+            return [
+                _rotate(coef, basis_h, basis_delta, shape)
+                for coef, (basis_h, basis_delta), shape in zip(coefs, bases, self.coef_shapes, strict=True)
+            ]
+
+        def compress(coefs):
+            return [
+                _rotate(coef, _transpose(basis_h), _transpose(basis_delta), shape)
+                for coef, (basis_h, basis_delta), shape in zip(coefs, bases, reduced.coef_shapes, strict=True)
+            ]
+
+        return reduced, expand, compress
 
     def with_layers(self, layers, keep_rows=False):
         """The operator with other factors; weights and centring are kept only on demand."""
@@ -414,6 +418,19 @@ def _compress(factor):
         return factor, None
     basis, triangle = linalg.qr(flat.T, mode="economic")
     return triangle.T.reshape(*factor.shape[:-1], -1), basis
+
+
+def _rotate(coef, left, right, shape):
+    """``left @ coef @ rightᵀ`` of that shape, with the same `right` for every output's block (None: identity)."""
+    if left is not None:
+        coef = left @ coef
+    if right is not None:
+        coef = (coef.reshape(shape[0], -1, right.shape[1]) @ right.T).reshape(shape)
+    return coef
+
+
+def _transpose(basis):
+    return None if basis is None else basis.T
 
 
 def _stacked_outputs(delta, n_outputs):

@@ -109,17 +109,17 @@ class StructuredRegression:
         self.target = self.design.to_rows(self.y)
 
     def reduced(self):
-        """The same problem on the span of the factors, and the map of its coefficients back to this one.
+        """The same problem on the span of the factors, and the maps of its coefficients to this one's and back.
 
         Returns
         -------
         problem : StructuredRegression
-        expand : callable
+        expand, compress : callable
         """
         problem = copy.copy(self)
-        problem.operator, expand = self.operator.reduce()
+        problem.operator, expand, compress = self.operator.reduce()
         problem.design = problem.operator.weighted(self.sample_weight, centre=self.fit_intercept)
-        return problem, expand
+        return problem, expand, compress
 
     def intercept(self, coefs):
         """Best intercept for the coefficients, shape (C,); zeros without `fit_intercept`."""
@@ -157,6 +157,15 @@ class StructuredRegression:
     def residual(self, coefs):
         """y − A B with weights and centring applied, the dual point that belongs to B at the optimum."""
         return self.loss.dual(self.target, self.design.matvec(coefs))
+
+    def primal_of(self, dual):
+        """The coefficients at which the conjugate is attained for a dual point inside its domain."""
+        coefs = []
+        for matrix in self.design.rmatvec(dual):
+            u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+            stretch = self.spectral.dual_stretch(2.0 / self.alpha * s)
+            coefs.append((u * (stretch**2 * s / self.alpha)) @ vt)
+        return coefs
 
     def best_multiple(self, dual, spectra=None):
         """The multiple (by 0 to 2) of a dual point with the largest dual objective, and that objective.

@@ -44,7 +44,8 @@ def solve(problem, method="auto", tol=1e-6, max_iter=None, warm_start=None, verb
     max_iter : int ≥ 0, optional
         By default 200 for "newton" and "cvxpy", 20,000 for "proximal".
     warm_start : Solution or ndarray of shape (n, C), optional
-        Earlier solution, or its dual point, to start from ("newton" and "proximal").
+        Solution of a problem with the same features (other y, alpha or adaptivity), or a dual point, to start
+        from ("newton" and "proximal").
     verbose : int, default=0
         1 shows a progress bar with the gap.
     callback : callable, optional
@@ -85,8 +86,8 @@ def solve(problem, method="auto", tol=1e-6, max_iter=None, warm_start=None, verb
         raise ValueError("method='ridge' is the closed form for adaptivity=0; use method='newton' or 'auto'.")
     solver, limit = SOLVERS[method]
     max_iter = limit if max_iter is None else _check_count(max_iter)
-    start = _check_warm_start(warm_start, problem)
-    reduced, expand = problem.reduced()
+    reduced, expand, compress = problem.reduced()
+    start = None if warm_start is None else _starting_point(warm_start, problem, compress)
     monitor = Monitor(tol, verbose, callback)
     try:
         coefs, dual, message = solver(reduced, monitor, max_iter, start)
@@ -124,16 +125,20 @@ def _check_count(max_iter):
     return int(max_iter)
 
 
-def _check_warm_start(warm_start, problem):
-    if warm_start is None:
-        return None
-    dual = np.asarray(warm_start.dual if isinstance(warm_start, Solution) else warm_start, dtype=np.float64)
+def _starting_point(warm_start, problem, compress):
+    """Coefficients and dual point to start from, checked, in the coordinates of the reduced problem."""
+    known = isinstance(warm_start, Solution)
+    dual = np.asarray(warm_start.dual if known else warm_start, dtype=np.float64)
     if dual.shape != problem.target.shape or not np.isfinite(dual).all():
         raise ValueError(
             f"warm_start must be a Solution or a finite dual point of shape {problem.target.shape}; "
             f"got shape {dual.shape}."
         )
-    return dual
+    dual, _ = problem.best_multiple(problem.design.project(dual))
+    coefs = warm_start.coefs if known else problem.primal_of(dual)
+    if [coef.shape for coef in coefs] != problem.design.coef_shapes:
+        raise ValueError("warm_start is a solution for other features: its coefficients differ in shape.")
+    return compress(coefs), dual
 
 
 __all__ = ["SOLVERS", "Iteration", "Solution", "solve"]

@@ -70,8 +70,8 @@ def solve_newton(problem, monitor, max_iter, warm_start):
         With a convex penalty.
     monitor : Monitor
     max_iter : int
-    warm_start : ndarray of shape (n, C) or None
-        Dual point to start from.
+    warm_start : (coefs, dual) or None
+        Point to start from.
 
     Returns
     -------
@@ -85,8 +85,8 @@ def solve_newton(problem, monitor, max_iter, warm_start):
         best = _BestPair(point, dual)
         point = point.with_penalty(_stage(problem, max(layer.values.max() for layer in point.layers), final))
     else:
-        dual, _ = problem.best_multiple(problem.design.project(warm_start))
-        point = PrimalPoint(problem, final, _primal_of(problem, dual))
+        coefs, dual = warm_start
+        point = PrimalPoint(problem, final, coefs)
         best = _BestPair(point, dual)
     for iteration in range(max_iter + 1):
         message = monitor.record(iteration, best.certificate)
@@ -118,16 +118,6 @@ def _ridge(problem, preconditioner):
     system = _System(zero, np.zeros_like(problem.target))
     system.solve(preconditioner, 0.5 * _RIDGE_TOL * np.sum(problem.target**2), 0.0)
     return system.dual, [pull / alpha for pull in design.rmatvec(system.dual)]
-
-
-def _primal_of(problem, dual):
-    """The coefficients at which the conjugate is attained for a dual point inside its domain."""
-    coefs = []
-    for matrix in problem.design.rmatvec(dual):
-        u, s, vt = np.linalg.svd(matrix, full_matrices=False)
-        stretch = problem.spectral.dual_stretch(2.0 / problem.alpha * s)
-        coefs.append((u * (stretch**2 * s / problem.alpha)) @ vt)
-    return coefs
 
 
 def _stage(problem, root, final):

@@ -31,10 +31,7 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
     coefs, dual, message
     """
     design, loss, target = problem.design, problem.loss, problem.target
-    coefs = [np.zeros(shape) for shape in design.coef_shapes]
-    if warm_start is not None:
-        dual, _ = problem.best_multiple(design.project(warm_start))
-        coefs = [_primal_of(problem, pull) for pull in design.rmatvec(dual)]
+    coefs = [np.zeros(shape) for shape in design.coef_shapes] if warm_start is None else warm_start[0]
     prediction = design.matvec(coefs)
     ahead, ahead_prediction, momentum = coefs, prediction, 1.0
     lipschitz = _largest_curvature_guess(design)
@@ -87,26 +84,16 @@ def _largest_curvature_guess(design):
 
 
 def _shrink(problem, matrix, step):
-    """Proximal map of the penalty: singular-value shrinkage, on the smaller side of the matrix."""
-    return _spectral_map(matrix, lambda s: problem.spectral.prox(s, 0.5 * problem.alpha * step))
+    """Proximal map of the penalty: singular-value shrinkage, on the smaller side of the matrix.
 
-
-def _primal_of(problem, pull):
-    """The coefficients at which the conjugate is attained for A* r = `pull`."""
-    return _spectral_map(pull, lambda s: s / problem.alpha * problem.spectral.dual_stretch(2.0 / problem.alpha * s) ** 2)
-
-
-def _spectral_map(matrix, function):
-    """Apply a function with function(0) = 0 to the singular values.
-
-    From the Gram matrix of the smaller side: the shrinkage *factor* is a smooth function of the squared
-    singular values, so that nothing of relevance is lost to the squaring.
+    From its Gram matrix: the shrinkage *factor* is a smooth function of the squared singular values, so that
+    nothing of relevance is lost to the squaring.
     """
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     eigenvalues, basis = np.linalg.eigh(wide @ wide.T)
     s = np.sqrt(np.maximum(eigenvalues, 0.0))
     # Directions at the level of rounding are zero already; any finite factor keeps them there.
-    safe = np.maximum(s, _EPS * s[-1])
-    factor = function(safe) / safe if s[-1] > 0 else np.ones_like(s)
+    s = np.maximum(s, max(_EPS * s[-1], np.finfo(float).tiny))
+    factor = problem.spectral.prox(s, 0.5 * problem.alpha * step) / s
     mapped = basis @ (factor[:, None] * (basis.T @ wide))
-    return mapped.T if wide is not matrix else mapped
+    return mapped if wide is matrix else mapped.T

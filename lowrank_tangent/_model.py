@@ -1,0 +1,128 @@
+"""What all four estimators do: features, problem, solver and adaptation, one after the other."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from .adaptation import adapt
+from .features import TangentFeatures
+from .networks import MLP
+from .problem import StructuredRegression
+from .solvers import solve
+
+
+class TangentModel:
+    """One regression on tangent features, with targets of shape (n, C)."""
+
+    def _fit(self, X, targets, sample_weight):
+        self._warn_if_nothing_to_learn(X, targets)
+        settings = self._settings()
+        continued = settings["warm_start"] and self._continues(X, targets)
+        if not continued:
+            network = MLP(self.hidden_layer_sizes, self.activation, self.init, self.bias)
+            self.features_ = TangentFeatures(network, self.outputs, check_random_state(self.random_state))
+            self.features_.fit(X, targets.shape[1], sample_weight)
+        problem = StructuredRegression(
+            self.features_.operator(X),
+            targets,
+            settings["penalty"],
+            self.alpha,
+            settings["adaptivity"],
+            sample_weight=sample_weight,
+            fit_intercept=self.fit_intercept,
+        )
+        solution = solve(
+            problem,
+            settings["solver"],
+            self.tol,
+            settings["max_iter"],
+            warm_start=self.solution_ if continued else None,
+            verbose=settings["verbose"],
+        )
+        if not solution.converged:
+            warnings.warn(
+                f"{solution.method} stopped after {solution.n_iter} iterations at a relative duality gap of "
+                f"{solution.dual_gap:.2e} > tol={self.tol:.2e} ({solution.message}). The objective is that close "
+                "to the optimum; increase max_iter or tol, or standardise X and y.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        adaptation = adapt(problem, solution)
+        self.solution_ = solution
+        self.adaptation_ = adaptation
+        self.coefs_ = solution.coefs
+        self.intercept_ = solution.intercept
+        self.transforms_ = list(zip(adaptation.left, adaptation.right, strict=True))
+        self.dual_gap_ = solution.dual_gap
+        self.objective_ = solution.objective
+        self.n_iter_ = solution.n_iter
+        return self
+
+    def _settings(self):
+        return {
+            "penalty": self.penalty,
+            "adaptivity": self.adaptivity,
+            "solver": self.solver,
+            "max_iter": self.max_iter,
+            "warm_start": self.warm_start,
+            "verbose": self.verbose,
+        }
+
+    def _continues(self, X, targets):
+        """Whether the last fit had data of the same shape, so that its features and solution serve again."""
+        return (
+            hasattr(self, "solution_")
+            and self.solution_.dual.shape == targets.shape
+            and self.features_.weights_[0].shape[0] == X.shape[1] + bool(self.bias)
+        )
+
+    @staticmethod
+    def _warn_if_nothing_to_learn(X, targets):
+        if not np.ptp(X, axis=0).any():
+            warnings.warn(
+                "every sample has the same features: predictions will be constant. Check how X was built.",
+                UserWarning,
+                stacklevel=4,
+            )
+        if not np.ptp(targets, axis=0).any():
+            warnings.warn("y is constant: predictions will be that constant.", UserWarning, stacklevel=4)
+
+    def _decision(self, X):
+        """Predictions of shape (n, C)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+        return self.features_.predict(X, self.coefs_) + self.intercept_
+
+    def kernel(self, X, Y=None):
+        """Adapted kernel: ridge with it and the same alpha gives this model's predictions.
+
+        Parameters
+        ----------
+        X : array of shape (n, n_features)
+        Y : array of shape (n', n_features), optional
+            `X` by default.
+
+        Returns
+        -------
+        ndarray of shape (n, n') for ``outputs="shared"``, where all outputs have the same kernel;
+        (n·C, n'·C) for ``outputs="network"``, row i·C + c for sample i and output c
+        """
+        check_is_fitted(self)
+        return self._kernel(X, Y, self.adaptation_.transform)
+
+    def initial_kernel(self, X, Y=None):
+        """Neural tangent kernel K0 at initialisation; arguments and shape as for `kernel`."""
+        check_is_fitted(self)
+        return self._kernel(X, Y, lambda operator: operator)
+
+    def _kernel(self, X, Y, transform):
+        def features(Z):
+            return transform(self.features_.operator(validate_data(self, Z, reset=False, dtype=np.float64)))
+
+        first, second = features(X), None if Y is None else features(Y)
+        return first.mean_gram(second) if first.outputs == "shared" else first.gram(second)

@@ -1,0 +1,102 @@
+"""From a solution back to what the network learned: parameters, transforms and the adapted kernel.
+
+With the thin SVD ``B = U diag(v) Vᵀ`` of a layer and the stretch z = z1·z2 of its singular values
+
+    M1 = I + U diag(z1 − 1) Uᵀ,   M2 = I + V diag(z2 − 1) Vᵀ,   θ = U diag(v/z) Vᵀ,   B = M1 θ M2.
+
+Source: LeJeune & Alemohammad, arXiv 2308.15478, section 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .transforms import LowRankTransform
+
+_EPS = np.finfo(float).eps
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """Parameters and feature transforms of each layer.
+
+    Attributes
+    ----------
+    theta : list of ndarray
+        Parameters θ, of the shapes of the coefficients.
+    left, right : list of LowRankTransform
+        M1 and M2; directions that are not stretched are left out of them.
+    singular_values : list of ndarray
+        Singular values v of each layer's coefficients, largest first.
+    """
+
+    theta: list
+    left: list
+    right: list
+    singular_values: list
+
+    def transform(self, operator):
+        """The operator on adapted features ``M1 Φ M2``."""
+        return operator.transformed(self.left, self.right)
+
+    def kernel(self, op1, op2=None):
+        """Adapted kernel ``K = Σ_l ⟨M1 Φ_l M2, M1 Φ'_l M2⟩``.
+
+        Kernel ridge with this kernel and the same alpha gives the predictions of the solution.
+
+        Parameters
+        ----------
+        op1, op2 : TangentOperator
+            Features of two sets of samples; `op2` is `op1` by default.
+
+        Returns
+        -------
+        ndarray of shape (n·C, n'·C), row i·C + c for sample i and output c
+        """
+        return self.transform(op1).gram(None if op2 is None else self.transform(op2))
+
+    def mean_kernel(self, op1, op2=None):
+        """Adapted kernel averaged over outputs, shape (n, n'); that of every output for "shared" outputs."""
+        return self.transform(op1).mean_gram(None if op2 is None else self.transform(op2))
+
+
+def adapt(problem, solution):
+    """Parameters and transforms that belong to a solution.
+
+    Parameters
+    ----------
+    problem : StructuredRegression
+    solution : Solution
+
+    Returns
+    -------
+    Adaptation
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lowrank_tangent import StructuredRegression, adapt, solve
+    >>> from lowrank_tangent.operators import LayerFactors, TangentOperator
+    >>> rng = np.random.default_rng(0)
+    >>> operator = TangentOperator([LayerFactors(rng.normal(size=(30, 4)), rng.normal(size=(30, 6)))])
+    >>> problem = StructuredRegression(operator, rng.normal(size=30), alpha=0.1)
+    >>> adaptation = adapt(problem, solve(problem))
+    >>> adaptation.left[0].shape, adaptation.kernel(operator).shape
+    ((4, 4), (30, 30))
+    """
+    theta, left, right, values = [], [], [], []
+    for coef in solution.coefs:
+        u, v, vt = np.linalg.svd(coef, full_matrices=False)
+        z1, z2 = problem.spectral.split(v)
+        theta.append((u * (v / (z1 * z2))) @ vt)
+        left.append(_transform(u, z1))
+        right.append(_transform(vt.T, z2))
+        values.append(v)
+    return Adaptation(theta, left, right, values)
+
+
+def _transform(basis, stretch):
+    moved = stretch - 1.0 > _EPS
+    return LowRankTransform(np.ascontiguousarray(basis[:, moved]), stretch[moved])

@@ -1,0 +1,424 @@
+"""Estimators with scikit-learn's interface: thin layers over features, problem, solver and adaptation."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
+
+from ._model import TangentModel
+from .problem import check_sample_weight
+
+
+class _AdaptiveModel(TangentModel, BaseEstimator):
+    def __init__(
+        self,
+        hidden_layer_sizes=(256,),
+        activation="relu",
+        init="ntk",
+        bias=True,
+        penalty="power",
+        alpha=1e-2,
+        adaptivity=1.0,
+        outputs="shared",
+        solver="auto",
+        tol=1e-6,
+        max_iter=None,
+        fit_intercept=True,
+        warm_start=False,
+        verbose=0,
+        random_state=None,
+    ):
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.init = init
+        self.bias = bias
+        self.penalty = penalty
+        self.alpha = alpha
+        self.adaptivity = adaptivity
+        self.outputs = outputs
+        self.solver = solver
+        self.tol = tol
+        self.max_iter = max_iter
+        self.fit_intercept = fit_intercept
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.random_state = random_state
+
+
+class _RidgeModel(TangentModel, BaseEstimator):
+    def __init__(
+        self,
+        hidden_layer_sizes=(256,),
+        activation="relu",
+        init="ntk",
+        bias=True,
+        alpha=1e-2,
+        outputs="shared",
+        tol=1e-6,
+        fit_intercept=True,
+        random_state=None,
+    ):
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.init = init
+        self.bias = bias
+        self.alpha = alpha
+        self.outputs = outputs
+        self.tol = tol
+        self.fit_intercept = fit_intercept
+        self.random_state = random_state
+
+    def _settings(self):
+        return {
+            "penalty": "ridge",
+            "adaptivity": 0.0,
+            "solver": "auto",
+            "max_iter": None,
+            "warm_start": False,
+            "verbose": 0,
+        }
+
+
+class _Regressor(RegressorMixin):
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X, y, sample_weight=None):
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array of shape (n, n_features)
+            Dense; standardised columns are a good start.
+        y : array of shape (n,) or (n, C)
+        sample_weight : array of shape (n,), optional
+            Multiplies each sample's squared error.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For bad data or parameters; the message says what to do.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the duality gap is above `tol`.
+        """
+        X, y = validate_data(
+            self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2
+        )
+        self._single_output = y.ndim == 1
+        targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
+        return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
+
+    def predict(self, X):
+        """Predictions, of the shape of y: (n,) or (n, C)."""
+        prediction = self._decision(X)
+        return prediction[:, 0] if self._single_output else prediction
+
+
+class _Classifier(ClassifierMixin):
+    def fit(self, X, y, sample_weight=None):
+        """Fit the model to targets −1 and 1, one column a class (one alone for two classes).
+
+        Parameters
+        ----------
+        X : array of shape (n, n_features)
+            Dense; standardised columns are a good start.
+        y : array of shape (n,)
+            Class labels of any type.
+        sample_weight : array of shape (n,), optional
+            Multiplies each sample's squared error.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For bad data or parameters, or fewer than two classes; the message says what to do.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the duality gap is above `tol`.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        check_classification_targets(y)
+        binarizer = LabelBinarizer(neg_label=-1, pos_label=1).fit(y)
+        self.classes_ = binarizer.classes_
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs samples of at least 2 classes; the data contains only one class: "
+                f"{self.classes_[0]!r}."
+            )
+        targets = binarizer.transform(y).astype(np.float64)
+        return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
+
+    def decision_function(self, X):
+        """Scores, shape (n,) for two classes and (n, C) otherwise; the largest (or the sign) decides."""
+        scores = self._decision(X)
+        return scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict(self, X):
+        """Class labels, shape (n,)."""
+        scores = self.decision_function(X)
+        winners = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
+        return self.classes_[winners]
+
+
+class AdaptiveTangentRegressor(_Regressor, _AdaptiveModel):
+    """Regression on tangent features that adapt to the target.
+
+    Minimises  ``½‖y − A B − b‖² + (α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))``,  μ = 1/adaptivity,
+    over the coefficients B of the network's tangent features A and the intercept b, and certifies the solution.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : tuple of int, default=(256,)
+        Units of each hidden layer of the network; ``()`` is a linear model.
+    activation : {"relu", "tanh", "gelu", "erf"}, default="relu"
+    init : {"ntk", "he", "lecun"}, default="ntk"
+        Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
+    bias : bool or float, default=True
+        Constant appended to the input of every layer; False or 0 leaves biases out.
+    penalty : {"power", "kl", "ridge"} or SpectralPenalty, default="power"
+        Price of stretching a direction of the features.
+    alpha : float > 0, default=1e-2
+        Strength of the penalty. The features have a mean kernel diagonal of 1.
+    adaptivity : float ≥ 0, default=1.0
+        1/μ, how cheaply features may move; 0 is ridge NTK.
+    outputs : {"shared", "network"}, default="shared"
+        "shared": one network output and separate coefficients for every target; all targets share the left
+        transforms and one n × n kernel. "network": one network output for every target.
+    solver : {"auto", "newton", "proximal", "cvxpy"}, default="auto"
+    tol : float > 0, default=1e-6
+        Relative duality gap at which the solver stops.
+    max_iter : int, optional
+        Iteration limit; by default the solver's own.
+    fit_intercept : bool, default=True
+        Adds an unpenalised constant for every output.
+    warm_start : bool, default=False
+        Keep features and solution of the last fit as the start of the next, if the data have the same shape.
+    verbose : int, default=0
+        1 shows a progress bar with the duality gap.
+    random_state : int, RandomState or None, default=None
+        Draws the initial weights.
+
+    Attributes
+    ----------
+    coefs_ : list of ndarray
+        Coefficients B of each layer, shape (p, q), or (p, C·q) for "shared" outputs.
+    intercept_ : ndarray of shape (C,)
+    transforms_ : list of (LowRankTransform, LowRankTransform)
+        Left and right transform of each layer's features.
+    adaptation_ : Adaptation
+        Parameters, transforms and singular values of each layer.
+    features_ : TangentFeatures
+    solution_ : Solution
+        With dual point, certificate and history of the solver.
+    dual_gap_ : float
+        Relative duality gap: the objective is within this share of the optimum.
+    objective_ : float
+    n_iter_ : int
+    n_features_in_ : int
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_friedman1
+    >>> from lowrank_tangent import AdaptiveTangentRegressor
+    >>> X, y = make_friedman1(n_samples=200, random_state=0)
+    >>> model = AdaptiveTangentRegressor((64,), alpha=1e-3, random_state=0).fit(X[:150], y[:150])
+    >>> bool(model.score(X[150:], y[150:]) > 0.9)
+    True
+    """
+
+
+class AdaptiveTangentClassifier(_Classifier, _AdaptiveModel):
+    """Classification on tangent features that adapt to the labels.
+
+    Regresses targets −1 and 1, one column a class, with the objective of `AdaptiveTangentRegressor`; the largest
+    score decides.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : tuple of int, default=(256,)
+        Units of each hidden layer of the network; ``()`` is a linear model.
+    activation : {"relu", "tanh", "gelu", "erf"}, default="relu"
+    init : {"ntk", "he", "lecun"}, default="ntk"
+        Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
+    bias : bool or float, default=True
+        Constant appended to the input of every layer; False or 0 leaves biases out.
+    penalty : {"power", "kl", "ridge"} or SpectralPenalty, default="power"
+        Price of stretching a direction of the features.
+    alpha : float > 0, default=1e-2
+        Strength of the penalty. The features have a mean kernel diagonal of 1.
+    adaptivity : float ≥ 0, default=1.0
+        1/μ, how cheaply features may move; 0 is ridge NTK.
+    outputs : {"shared", "network"}, default="shared"
+        "shared": one network output and separate coefficients for every target; all targets share the left
+        transforms and one n × n kernel. "network": one network output for every target.
+    solver : {"auto", "newton", "proximal", "cvxpy"}, default="auto"
+    tol : float > 0, default=1e-6
+        Relative duality gap at which the solver stops.
+    max_iter : int, optional
+        Iteration limit; by default the solver's own.
+    fit_intercept : bool, default=True
+        Adds an unpenalised constant for every output.
+    warm_start : bool, default=False
+        Keep features and solution of the last fit as the start of the next, if the data have the same shape.
+    verbose : int, default=0
+        1 shows a progress bar with the duality gap.
+    random_state : int, RandomState or None, default=None
+        Draws the initial weights.
+
+    Attributes
+    ----------
+    coefs_ : list of ndarray
+        Coefficients B of each layer, shape (p, q), or (p, C·q) for "shared" outputs.
+    intercept_ : ndarray of shape (C,)
+    transforms_ : list of (LowRankTransform, LowRankTransform)
+        Left and right transform of each layer's features.
+    adaptation_ : Adaptation
+        Parameters, transforms and singular values of each layer.
+    features_ : TangentFeatures
+    solution_ : Solution
+        With dual point, certificate and history of the solver.
+    dual_gap_ : float
+        Relative duality gap: the objective is within this share of the optimum.
+    objective_ : float
+    n_iter_ : int
+    n_features_in_ : int
+    classes_ : ndarray of shape (n_classes,)
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from lowrank_tangent import AdaptiveTangentClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = AdaptiveTangentClassifier((64,), random_state=0).fit(X[::2], y[::2])
+    >>> bool(model.score(X[1::2], y[1::2]) > 0.9)
+    True
+    """
+
+
+class TangentRidge(_Regressor, _RidgeModel):
+    """Ridge regression with the neural tangent kernel: fixed features.
+
+    Minimises  ``½‖y − A B − b‖² + (α/2) Σ_l ‖B_l‖²``, in closed form: `AdaptiveTangentRegressor` with
+    ``adaptivity=0``.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : tuple of int, default=(256,)
+        Units of each hidden layer of the network; ``()`` is a linear model.
+    activation : {"relu", "tanh", "gelu", "erf"}, default="relu"
+    init : {"ntk", "he", "lecun"}, default="ntk"
+        Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
+    bias : bool or float, default=True
+        Constant appended to the input of every layer; False or 0 leaves biases out.
+    alpha : float > 0, default=1e-2
+        Strength of the penalty. The features have a mean kernel diagonal of 1.
+    outputs : {"shared", "network"}, default="shared"
+        "shared": one network output and separate coefficients for every target. "network": one network output
+        for every target.
+    tol : float > 0, default=1e-6
+        Relative duality gap that the solution is certified to.
+    fit_intercept : bool, default=True
+        Adds an unpenalised constant for every output.
+    random_state : int, RandomState or None, default=None
+        Draws the initial weights.
+
+    Attributes
+    ----------
+    coefs_ : list of ndarray
+        Coefficients B of each layer, shape (p, q), or (p, C·q) for "shared" outputs.
+    intercept_ : ndarray of shape (C,)
+    transforms_ : list of (LowRankTransform, LowRankTransform)
+        Left and right transform of each layer's features.
+    adaptation_ : Adaptation
+        Parameters, transforms and singular values of each layer.
+    features_ : TangentFeatures
+    solution_ : Solution
+        With dual point, certificate and history of the solver.
+    dual_gap_ : float
+        Relative duality gap: the objective is within this share of the optimum.
+    objective_ : float
+    n_iter_ : int
+    n_features_in_ : int
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_friedman1
+    >>> from lowrank_tangent import TangentRidge
+    >>> X, y = make_friedman1(n_samples=200, random_state=0)
+    >>> model = TangentRidge((64,), alpha=1e-3, random_state=0).fit(X[:150], y[:150])
+    >>> bool(model.score(X[150:], y[150:]) > 0.8)
+    True
+    """
+
+
+class TangentRidgeClassifier(_Classifier, _RidgeModel):
+    """Classification by ridge regression with the neural tangent kernel: fixed features.
+
+    Regresses targets −1 and 1, one column a class, in closed form; the largest score decides.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : tuple of int, default=(256,)
+        Units of each hidden layer of the network; ``()`` is a linear model.
+    activation : {"relu", "tanh", "gelu", "erf"}, default="relu"
+    init : {"ntk", "he", "lecun"}, default="ntk"
+        Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
+    bias : bool or float, default=True
+        Constant appended to the input of every layer; False or 0 leaves biases out.
+    alpha : float > 0, default=1e-2
+        Strength of the penalty. The features have a mean kernel diagonal of 1.
+    outputs : {"shared", "network"}, default="shared"
+        "shared": one network output and separate coefficients for every target. "network": one network output
+        for every target.
+    tol : float > 0, default=1e-6
+        Relative duality gap that the solution is certified to.
+    fit_intercept : bool, default=True
+        Adds an unpenalised constant for every output.
+    random_state : int, RandomState or None, default=None
+        Draws the initial weights.
+
+    Attributes
+    ----------
+    coefs_ : list of ndarray
+        Coefficients B of each layer, shape (p, q), or (p, C·q) for "shared" outputs.
+    intercept_ : ndarray of shape (C,)
+    transforms_ : list of (LowRankTransform, LowRankTransform)
+        Left and right transform of each layer's features.
+    adaptation_ : Adaptation
+        Parameters, transforms and singular values of each layer.
+    features_ : TangentFeatures
+    solution_ : Solution
+        With dual point, certificate and history of the solver.
+    dual_gap_ : float
+        Relative duality gap: the objective is within this share of the optimum.
+    objective_ : float
+    n_iter_ : int
+    n_features_in_ : int
+    classes_ : ndarray of shape (n_classes,)
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from lowrank_tangent import TangentRidgeClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = TangentRidgeClassifier((64,), random_state=0).fit(X[::2], y[::2])
+    >>> bool(model.score(X[1::2], y[1::2]) > 0.9)
+    True
+    """
