@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg
 
 from ._memory import check_fits_in_memory
 from .transforms import LowRankTransform
@@ -17,6 +16,8 @@ from .transforms import LowRankTransform
 #: Rows of a kernel block: large enough for BLAS to run at full speed, small enough to keep the temporaries
 #: of one block far below the kernel itself.
 _BLOCK_ROWS = 1024
+#: Temporaries of a product with separate coefficients for each output, 32 MiB.
+_GROUP_FLOATS = 2**22
 
 
 @dataclass(frozen=True)
@@ -253,9 +254,9 @@ class TangentOperator:
             if self.outputs == "network":
                 out += np.einsum("ntq,nctq->nc", (h @ coef).reshape(n, T, q), layer.delta)
             else:
-                for c in range(self.n_outputs):
-                    block = h @ coef[:, c * q : (c + 1) * q]
-                    out[:, c] += np.einsum("nq,nq->n", block.reshape(n, T * q), layer.delta.reshape(n, T * q))
+                for group in self._output_groups(n * T * q):
+                    block = h @ coef[:, group.start * q : group.stop * q]
+                    out[:, group] += np.einsum("ntcq,ntq->nc", block.reshape(n, T, -1, q), layer.delta[:, 0])
         return self.to_rows(out)
 
     def rmatvec(self, residual):
@@ -287,11 +288,16 @@ class TangentOperator:
                 coefs.append(h.T @ combined.reshape(n * T, q))
             else:
                 coef = np.empty(shape)
-                for c in range(self.n_outputs):
-                    weighted = residual[:, c, None, None] * layer.delta[:, 0]
-                    coef[:, c * q : (c + 1) * q] = h.T @ weighted.reshape(n * T, q)
+                for group in self._output_groups(n * T * q):
+                    weighted = residual[:, None, group, None] * layer.delta[:, 0, :, None, :]
+                    coef[:, group.start * q : group.stop * q] = h.T @ weighted.reshape(n * T, -1)
                 coefs.append(coef)
         return coefs
+
+    def _output_groups(self, floats):
+        """Outputs in groups of bounded temporaries: as few products as possible, each as large as reasonable."""
+        size = max(1, _GROUP_FLOATS // floats)
+        return [slice(c, min(c + size, self.n_outputs)) for c in range(0, self.n_outputs, size)]
 
     def to_rows(self, values):
         """Weights and centring of the rows applied to `values` of shape (n, ...), as A itself has them."""
@@ -416,7 +422,7 @@ def _compress(factor):
     flat = factor.reshape(-1, factor.shape[-1])
     if len(flat) >= flat.shape[1]:
         return factor, None
-    basis, triangle = linalg.qr(flat.T, mode="economic")
+    basis, triangle = np.linalg.qr(flat.T)
     return triangle.T.reshape(*factor.shape[:-1], -1), basis
 
 

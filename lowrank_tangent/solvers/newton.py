@@ -27,8 +27,8 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg
 
+from .._cholesky import InverseFactor
 from ..operators import LayerFactors
 from ..penalties import ScaledPenalty, divided_differences
 from ..problem import Certificate
@@ -398,7 +398,7 @@ class _Preconditioner:
         design = problem.design
         self.problem = problem
         self.spent = np.inf
-        self._solve = None
+        self._factor = None
         n, C = design.n_samples, design.n_outputs
         smaller = [min(shape) for shape in design.coef_shapes]
         pairs = sum(m * (m + 1) // 2 for m in smaller)
@@ -416,18 +416,15 @@ class _Preconditioner:
         if self.spent < self.renewal_cost or not self.usable:
             return
         self.spent = 0.0
-        alpha = self.problem.alpha
         kernel = _system_kernel(point) if self.exact else _stretched_mean_kernel(point)
-        kernel.flat[:: len(kernel) + 1] += alpha
+        diagonal = kernel.diagonal().copy()
+        kernel.flat[:: len(kernel) + 1] = diagonal + self.problem.alpha
         try:
-            factor = linalg.cho_factor(kernel, lower=True, overwrite_a=True, check_finite=False)
-        except linalg.LinAlgError:
-            # alpha is lost in the rounding of the kernel's largest eigenvalue; a larger shift is still a
-            # preconditioner.
-            kernel = _system_kernel(point) if self.exact else _stretched_mean_kernel(point)
-            kernel.flat[:: len(kernel) + 1] += alpha + 10 * len(kernel) * _EPS * np.trace(kernel)
-            factor = linalg.cho_factor(kernel, lower=True, overwrite_a=True, check_finite=False)
-        self._solve = functools.partial(linalg.cho_solve, factor, check_finite=False)
+            self._factor = InverseFactor(kernel)
+        except np.linalg.LinAlgError:
+            # alpha is lost in the rounding of the largest eigenvalue; a larger shift is still a preconditioner.
+            kernel.flat[:: len(kernel) + 1] = diagonal + self.problem.alpha + _EPS * 10 * len(kernel) * diagonal.sum()
+            self._factor = InverseFactor(kernel)
 
     def spend_product(self):
         """Account for one product with the system."""
@@ -435,10 +432,10 @@ class _Preconditioner:
 
     def apply(self, residual):
         """Approximate inverse of the system times `residual` of shape (n, C)."""
-        if self._solve is None:
+        if self._factor is None:
             return residual
         rhs = residual.reshape(-1) if self.exact else residual
-        return self.problem.alpha * self._solve(rhs).reshape(residual.shape)
+        return self.problem.alpha * self._factor.solve(rhs).reshape(residual.shape)
 
 
 def _stretched_mean_kernel(point):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import linalg
+
+from .._cholesky import InverseFactor
 
 
 def solve_ridge(problem, monitor, max_iter, warm_start):
@@ -30,11 +31,11 @@ def _solve_shifted(kernel, alpha, rhs):
     shifted = kernel.copy()
     shifted.flat[:: len(kernel) + 1] += alpha
     try:
-        factor = linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
-    except linalg.LinAlgError:
-        values, basis = linalg.eigh(kernel, driver="evd")
+        factor = InverseFactor(shifted)
+    except np.linalg.LinAlgError:
+        values, basis = np.linalg.eigh(kernel)
         coordinates = basis.T @ rhs
         return basis @ (coordinates.T / (np.maximum(values, 0.0) + alpha)).T
-    solution = linalg.cho_solve(factor, rhs, check_finite=False)
+    solution = factor.solve(rhs)
     # One step of iterative refinement recovers what an ill-conditioned factor loses.
-    return solution + linalg.cho_solve(factor, rhs - kernel @ solution - alpha * solution, check_finite=False)
+    return solution + factor.solve(rhs - kernel @ solution - alpha * solution)
