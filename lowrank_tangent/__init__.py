@@ -6,6 +6,7 @@ with A the tangent features of a neural network at its initial weights.
 Source: LeJeune & Alemohammad, An Adaptive Tangent Feature Perspective of Neural Networks (arXiv 2308.15478).
 """
 
+from ._version import __version__
 from .adaptation import Adaptation, adapt
 from .estimators import (
     AdaptiveTangentClassifier,
@@ -17,8 +18,6 @@ from .features import TangentFeatures
 from .problem import StructuredRegression
 from .solvers import Solution, solve
 
-__version__ = "0.1.0"
-
 __all__ = [
     "Adaptation",
     "AdaptiveTangentClassifier",
@@ -28,6 +27,7 @@ __all__ = [
     "TangentFeatures",
     "TangentRidge",
     "TangentRidgeClassifier",
+    "__version__",
     "adapt",
     "solve",
 ]

@@ -1,7 +1,4 @@
-"""The main job: ridge NTK and the adaptive model on the same features, side by side.
-
-    python -m lowrank_tangent --data digits --plot kernels.png
-"""
+"""The main job, ``python -m lowrank_tangent``: ridge NTK and the adaptive model on the same features, side by side."""
 
 from __future__ import annotations
 
@@ -22,13 +19,13 @@ from . import (
 from .displays import KernelAlignmentDisplay, mean_over_outputs
 from .theory import alignment, effective_rank, label_kernel
 
-_ALPHAS = [1e-3, 1e-2, 1e-1, 1.0]
+_ALPHAS = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
 _ADAPTIVITIES = [0.1, 1.0, 10.0]
 _FOLDS = 3
 #: Hyper-parameters are chosen on at most so many training samples, and alignments measured on as many.
-_MAX_CHOICE = 500
+_MAX_CHOICE = 300
 #: What a fit of the search is certified to: predictions hardly change below.
-_CHOICE_TOL = 1e-4
+_CHOICE_TOL = 1e-3
 
 
 def main(arguments=None):
@@ -125,9 +122,9 @@ def _table(reports):
     """Reports side by side, one column each."""
     names = list(reports)
     rows = [["", *names]] + [[row, *(reports[name][row] for name in names)] for row in reports[names[0]]]
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        row[0].ljust(first) + "".join("  " + cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))
         for row in rows
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

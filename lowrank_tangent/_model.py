@@ -22,9 +22,9 @@ class TangentModel:
     def _fit(self, X, targets, sample_weight):
         self._warn_if_nothing_to_learn(X, targets)
         settings = self._settings()
-        continued = settings["warm_start"] and self._continues(X, targets)
+        network = MLP(self.hidden_layer_sizes, self.activation, self.init, self.bias)
+        continued = settings["warm_start"] and self._continues(network, X, targets)
         if not continued:
-            network = MLP(self.hidden_layer_sizes, self.activation, self.init, self.bias)
             self.features_ = TangentFeatures(network, self.outputs, check_random_state(self.random_state))
             self.features_.fit(X, targets.shape[1], sample_weight)
         problem = StructuredRegression(
@@ -73,12 +73,14 @@ class TangentModel:
             "verbose": self.verbose,
         }
 
-    def _continues(self, X, targets):
-        """Whether the last fit had data of the same shape, so that its features and solution serve again."""
+    def _continues(self, network, X, targets):
+        """Whether the last fit had the same network and data of the same shape, so that its solution serves again."""
         return (
             hasattr(self, "solution_")
+            and self.features_.network == network
+            and self.features_.outputs == self.outputs
+            and self.features_.weights_[0].shape[0] == X.shape[1] + bool(network.bias)
             and self.solution_.dual.shape == targets.shape
-            and self.features_.weights_[0].shape[0] == X.shape[1] + bool(self.bias)
         )
 
     @staticmethod

@@ -8,6 +8,7 @@ gradient ``delta_{i,c}`` (theory: LeJeune & Alemohammad, arXiv 2308.15478, secti
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -121,7 +122,7 @@ class MLP:
             random_state = random_state.randint(np.iinfo(np.int32).max)
         rng = np.random.default_rng(random_state)
         weights = []
-        for fan_in, units in zip(sizes[:-1], sizes[1:], strict=True):
+        for fan_in, units in itertools.pairwise(sizes):
             weight = rng.standard_normal((fan_in + bool(self.bias), units))
             gain = INITIALISATIONS[self.init]
             if gain is not None:

@@ -256,7 +256,10 @@ def _check_target(y, operator):
     if y.shape != expected:
         hint = ""
         if y.ndim == 2 and len(y) == operator.n_samples and operator.layers[0].n_outputs == 1:
-            hint = f" For {y.shape[1]} targets on these features use TangentOperator(..., outputs='shared', n_outputs={y.shape[1]})."
+            hint = (
+                f" For {y.shape[1]} targets on these features use "
+                f"TangentOperator(..., outputs='shared', n_outputs={y.shape[1]})."
+            )
         raise ValueError(f"y must have shape (n, C) = {expected} to fit the operator; got {y.shape}.{hint}")
     if not np.isfinite(y).all():
         raise ValueError("y contains NaN or infinity; remove those samples first.")

@@ -157,7 +157,7 @@ class PowerPenalty(_BarrierPenalty):
     def conjugate(self, u):
         """u² / (4 − u²) for u < 2."""
         x, inside = _barrier_margin(u)
-        return np.where(inside, (1.0 - x) / x, np.inf)
+        return np.where(inside, (np.minimum(u, 2.0) / 2.0) ** 2 / x, np.inf)
 
     def dual_stretch(self, u):
         """1 / (1 − u²/4) for u < 2."""
@@ -191,7 +191,9 @@ class KLPenalty(_BarrierPenalty):
     def conjugate(self, u):
         """−ln(1 − u²/4) for u < 2."""
         x, inside = _barrier_margin(u)
-        return np.where(inside, -np.log(x), np.inf)
+        # The margin is exact near u = 2, u² itself near u = 0.
+        near_zero = np.minimum(u, 1.0) / 2.0
+        return np.where(inside, np.where(np.less(u, 1.0), -np.log1p(-(near_zero**2)), -np.log(x)), np.inf)
 
     def dual_stretch(self, u):
         """1 / √(1 − u²/4) for u < 2."""

@@ -1,15 +1,15 @@
 """Newton's method with a duality gap as certificate.
 
-Newton's equation for the primal has as many unknowns as there are coefficients. With r = y − A B, G = Ω'(B) the gradient
-of the penalty and W the inverse of its Hessian, both at B, it has n·C when written for the next dual point r':
+Newton's equation for the primal has as many unknowns as there are coefficients. With r = y − A B, G = Ω'(B) the
+gradient of the penalty and W the inverse of its Hessian, both at B, it has n·C when written for the next dual point r':
 
     (I + A W A*) r' = r + A W G,          dB = W (A* r' − G).
 
-This is the Hessian of the dual, linearised at G and not at ``A* r``. Both agree at the solution, and the gap of r' vanishes
-quadratically; but G never leaves the domain of the conjugate, whereas iterates of Newton's method on the dual
+This is the Hessian of the dual, linearised at G and not at ``A* r``. Both agree at the solution, and the gap of r'
+vanishes quadratically; but G never leaves the domain of the conjugate, whereas iterates of Newton's method on the dual
 jam at its boundary when the penalty is nearly the nuclear norm.
 
-Everything spectral happens on the smaller side of B. For p ≤ q, ``B Bᵀ = U diag(v²) Uᵀ`` gives ``G = Ω'(B) = α Z⁻¹ B`` and
+Everything spectral happens on the smaller side of B. For p ≤ q, ``B Bᵀ = U diag(v²) Uᵀ`` gives ``G = α Z⁻¹ B`` and
 
     W E = (Z E + U (Γ ∘ Uᵀ(G Eᵀ + E Gᵀ)U) Uᵀ G) / α,             Z = U diag(z²) Uᵀ,
 
@@ -52,8 +52,8 @@ _MAX_INNER = 500
 #: Gap to which the ridge solution is solved, relative to the objective of B = 0.
 _RIDGE_TOL = 1e-20
 #: Largest number of dual unknowns, and of operations, for which the system is assembled.
-_EXACT_UNKNOWNS = 1500
-_EXACT_OPERATIONS = 2e9
+_EXACT_UNKNOWNS = 2000
+_EXACT_OPERATIONS = 1e10
 #: Largest number of samples whose n × n kernel serves as preconditioner.
 _KERNEL_SAMPLES = 12_000
 #: What calling a dozen NumPy functions costs, in floating-point operations.
@@ -332,7 +332,7 @@ class _System:
         The error of dB in the primal's energy norm is that of the residual in the Euclidean norm. Its square is
         brought below twice `gap_target`, or below a small share of the decrement if dB is a descent direction by then.
         """
-        previous = None
+        direction, previous = 0.0, 1.0
         for _ in range(_MAX_INNER):
             error = np.sum(self.residual**2)
             decrement = self.decrement
@@ -341,7 +341,7 @@ class _System:
                 break
             preconditioned = preconditioner.apply(self.residual)
             energy = np.vdot(self.residual, preconditioned)
-            direction = preconditioned if previous is None else preconditioned + (energy / previous) * direction
+            direction = preconditioned + (energy / previous) * direction
             self._advance(direction, energy)
             preconditioner.spend_product()
             previous = energy

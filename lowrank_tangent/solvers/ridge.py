@@ -20,22 +20,31 @@ def solve_ridge(problem, monitor, max_iter, warm_start):
     shared = design.outputs == "shared"
     kernel = design.mean_gram() if shared else design.gram()
     target = problem.target if shared else problem.target.reshape(-1)
-    dual = alpha * _solve_shifted(kernel, alpha, target).reshape(problem.target.shape)
-    coefs = [pull / alpha for pull in design.rmatvec(dual)]
+    shape = problem.target.shape
+    solution, unreachable = _solve_shifted(kernel, alpha, target)
+    coefs = design.rmatvec(solution.reshape(shape))
+    dual = alpha * solution.reshape(shape) + unreachable.reshape(shape)
     monitor.record(1, problem.certificate(coefs, dual))
     return coefs, dual, "closed form"
 
 
 def _solve_shifted(kernel, alpha, rhs):
-    """(K + αI)⁻¹ rhs for a positive semi-definite K; by eigenvalues where α drowns in rounding."""
-    shifted = kernel.copy()
-    shifted.flat[:: len(kernel) + 1] += alpha
-    try:
-        factor = InverseFactor(shifted)
-    except np.linalg.LinAlgError:
+    """(K + αI)⁻¹ rhs on the range of K, and the part of rhs outside of it, for a positive semi-definite K.
+
+    The range is told from the rest only where α drowns in the rounding of K; there the rest, divided by α, would
+    drown everything.
+    """
+    rounding = len(kernel) * np.finfo(float).eps * np.trace(kernel)
+    if alpha <= rounding:
         values, basis = np.linalg.eigh(kernel)
         coordinates = basis.T @ rhs
-        return basis @ (coordinates.T / (np.maximum(values, 0.0) + alpha)).T
+        reachable = values > rounding
+        solution = basis[:, reachable] @ (coordinates[reachable].T / (values[reachable] + alpha)).T
+        return solution, basis[:, ~reachable] @ coordinates[~reachable]
+    shifted = kernel.copy()
+    shifted.flat[:: len(kernel) + 1] += alpha
+    factor = InverseFactor(shifted)
     solution = factor.solve(rhs)
     # One step of iterative refinement recovers what an ill-conditioned factor loses.
-    return solution + factor.solve(rhs - kernel @ solution - alpha * solution)
+    solution += factor.solve(rhs - kernel @ solution - alpha * solution)
+    return solution, np.zeros_like(rhs)

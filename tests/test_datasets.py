@@ -1,0 +1,141 @@
+import gzip
+import os
+
+import numpy as np
+import pytest
+
+from lowrank_tangent import AdaptiveTangentClassifier, AdaptiveTangentRegressor, datasets
+from lowrank_tangent.displays import KernelAlignmentDisplay, mean_over_outputs
+
+
+def write_idx(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(int(size).to_bytes(4, "big") for size in array.shape)
+    with gzip.open(path, "wb") as file:
+        file.write(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def folder(tmp_path, rng, monkeypatch):
+    """A tiny MNIST in the original format."""
+    for part, n in (("train", 40), ("t10k", 8)):
+        write_idx(tmp_path / "mnist" / f"{part}-images-idx3-ubyte.gz", rng.integers(0, 256, (n, 28, 28)))
+        write_idx(tmp_path / "mnist" / f"{part}-labels-idx1-ubyte.gz", np.arange(n) % 4)
+    monkeypatch.setenv("LOWRANK_TANGENT_DATA", str(tmp_path))
+    return tmp_path
+
+
+def test_idx_files_are_read(folder):
+    data = datasets.load("mnist", 20, random_state=1)
+    assert data.X_train.shape == (20, 784)
+    assert data.X_test.shape == (8, 784)
+    assert 0 <= data.X_train.min() < data.X_train.max() <= 1
+    np.testing.assert_array_equal(np.bincount(data.y_train), [5, 5, 5, 5])
+    np.testing.assert_array_equal(data.y_test, np.arange(8) % 4)
+    raw = datasets.read_idx(folder / "mnist" / "t10k-images-idx3-ubyte.gz")
+    np.testing.assert_array_equal(data.X_test, raw.reshape(8, -1) / 255)
+
+
+def test_broken_idx_files_are_named(folder):
+    path = folder / "mnist" / "t10k-images-idx3-ubyte.gz"
+    with gzip.open(path, "rb") as file:
+        content = file.read()
+    with gzip.open(path, "wb") as file:
+        file.write(content[:-5])
+    with pytest.raises(ValueError, match=r"t10k-images.* is cut short"):
+        datasets.load_mnist()
+    with gzip.open(path, "wb") as file:
+        file.write(b"no digits")
+    with pytest.raises(ValueError, match="not an IDX file"):
+        datasets.load_mnist()
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="LOWRANK_TANGENT_DATA must name a folder"):
+        datasets.load_mnist()
+
+
+@pytest.mark.skipif("LOWRANK_TANGENT_DATA" not in os.environ, reason="needs MNIST under LOWRANK_TANGENT_DATA")
+def test_mnist_is_mnist():
+    data = datasets.load_mnist()
+    assert data.X_train.shape == (60_000, 784)
+    assert data.X_test.shape == (10_000, 784)
+    assert data.y_train[:5].tolist() == [5, 0, 4, 1, 9]
+
+
+def test_mnist_is_fetched_without_files(monkeypatch):
+    monkeypatch.delenv("LOWRANK_TANGENT_DATA", raising=False)
+    asked = []
+
+    def fetch(name, **options):
+        asked.append(name)
+        return np.full((70_000, 2), 255.0), np.array(["3"] * 70_000)
+
+    monkeypatch.setattr(datasets, "fetch_openml", fetch)
+    data = datasets.load_mnist()
+    assert asked == ["mnist_784"]
+    assert data.X_test.shape == (10_000, 2)
+    assert data.X_test.max() == 1.0
+    assert data.y_test[0] == 3
+
+
+def test_synthetic_targets_have_the_structure_they_promise():
+    X, y = datasets.make_square(4000, 5, random_state=0)
+    moments = np.einsum("i,ij,ik->jk", y, X, X) / len(X)
+    values = np.linalg.eigvalsh(moments)
+    # E[y x xᵀ] = 2 u uᵀ, up to sampling error.
+    assert values[-1] == pytest.approx(2.0, abs=0.5)
+    assert np.abs(values[:-1]).max() < 0.5
+    X, y = datasets.make_product(4000, 5, random_state=0)
+    values = np.linalg.eigvalsh(np.einsum("i,ij,ik->jk", y, X, X) / len(X))
+    # E[y x xᵀ] = u wᵀ + w uᵀ has the eigenvalues ±1.
+    np.testing.assert_allclose(values[[0, -1]], [-1, 1], atol=0.3)
+    assert np.abs(values[1:-1]).max() < 0.3
+    noisy = datasets.make_product(4000, 5, noise=0.5, random_state=0)[1]
+    assert (noisy - y).std() == pytest.approx(0.5, rel=0.1)
+
+
+def test_loaded_data_are_split_without_overlap():
+    data = datasets.load("digits", 200, random_state=3)
+    rows = {row.tobytes() for row in data.X_train}
+    assert len(rows) == 200
+    assert not any(row.tobytes() in rows for row in data.X_test)
+    again = datasets.load("digits", 200, random_state=3)
+    np.testing.assert_array_equal(data.X_train, again.X_train)
+    with pytest.raises(ValueError, match="'digits', 'mnist' or 'synthetic'; got 'iris'"):
+        datasets.load("iris", 10)
+
+
+@pytest.mark.parametrize("outputs", ["shared", "network"])
+def test_display_shows_the_kernels_of_the_estimator(rng, outputs):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    plt.switch_backend("Agg")
+    X = rng.standard_normal((30, 3))
+    y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0)
+    model = AdaptiveTangentClassifier((8,), outputs=outputs, random_state=0).fit(X, y)
+    display = KernelAlignmentDisplay.from_estimator(model, X, y)
+    assert [ax.get_title() for ax in display.axes_] == ["initial kernel", "adapted kernel", "label kernel"]
+    order = np.argsort(y, kind="stable")
+    expected = mean_over_outputs(model.kernel(X[order]), 30)
+    np.testing.assert_allclose(display.kernels["adapted kernel"], expected)
+    assert display.axes_[2].get_xlabel() == "alignment with labels 1.000"
+    plt.close(display.figure_)
+
+
+def test_display_thins_out_large_data(rng):
+    pytest.importorskip("matplotlib.pyplot").switch_backend("Agg")
+    X, y = rng.standard_normal((50, 3)), rng.standard_normal(50)
+    model = AdaptiveTangentRegressor((8,), random_state=0).fit(X, y)
+    display = KernelAlignmentDisplay.from_estimator(model, X, y, max_samples=20)
+    assert display.kernels["initial kernel"].shape == (20, 20)
+
+
+def test_display_says_what_it_needs(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match="pip install matplotlib"):
+        KernelAlignmentDisplay({"label kernel": np.eye(2)}).plot()
+
+
+def test_mean_over_outputs(rng):
+    kernel = rng.standard_normal((6, 6))
+    blocks = kernel.reshape(3, 2, 3, 2)
+    np.testing.assert_allclose(mean_over_outputs(kernel, 3), (blocks[:, 0, :, 0] + blocks[:, 1, :, 1]) / 2)
+    np.testing.assert_array_equal(mean_over_outputs(kernel, 6), kernel)

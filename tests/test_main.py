@@ -1,0 +1,80 @@
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lowrank_tangent.__main__ import main
+
+
+def table_of(printed):
+    rows = [re.split(r"\s{2,}", line.strip()) for line in printed.splitlines()]
+    return {row[0]: row[1:] for row in rows if len(row) == 3}
+
+
+def test_main_job_prints_a_table_and_draws_a_picture(tmp_path, capsys):
+    picture = tmp_path / "kernels.png"
+    arguments = ["--n-train", "100", "--width", "32", "--alpha", "0.01", "--adaptivity", "1", "--plot", str(picture)]
+    main(arguments)
+    printed = capsys.readouterr().out
+    assert "digits: 100 training and 1,697 test samples, 64 features, 10 classes" in printed
+    rows = table_of(printed)
+    assert rows["alpha"] == ["0.01", "0.01"]
+    assert rows["adaptivity"] == ["0", "1"]
+    assert all(0 < float(error) < 0.4 for error in rows["test error (share of samples)"])
+    assert all(float(gap) <= 1e-6 for gap in rows["relative duality gap"])
+    assert rows["label alignment, initial kernel"][0] == rows["label alignment, adapted kernel"][0]
+    assert {"iterations", "seconds to fit", "effective rank, layer 1", "effective rank, layer 2"} <= set(rows)
+    assert picture.stat().st_size > 10_000
+
+
+def test_main_job_chooses_on_the_training_part(capsys):
+    main(["--data", "synthetic", "--n-train", "60", "--width", "16", "--outputs", "network", "--adaptivity", "1"])
+    rows = table_of(capsys.readouterr().out)
+    assert "test error (MSE / variance)" in rows
+    assert all(float(alpha) > 0 for alpha in rows["alpha"])
+
+
+def test_main_job_as_a_command():
+    command = [sys.executable, "-m", "lowrank_tangent"]
+    shown = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
+    options = "--data --n-train --width --alpha --adaptivity --outputs --random-state --plot"
+    assert all(option in shown for option in options.split())
+    refused = subprocess.run([*command, "--data", "letters"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "invalid choice: 'letters'" in refused.stderr
+
+
+def test_main_job_refuses_impossible_sizes():
+    with pytest.raises(ValueError, match="train_size"):
+        main(["--n-train", "100000", "--alpha", "1", "--adaptivity", "1"])
+
+
+def test_importing_does_not_load_optional_packages():
+    code = (
+        "import sys, lowrank_tangent, lowrank_tangent.displays;"
+        "print([name for name in ('cvxpy', 'matplotlib', 'tqdm') if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "[]"
+
+
+def test_kernels_run_without_numba_compilation():
+    code = (
+        "import numpy as np; from lowrank_tangent.penalties import KLPenalty, PowerPenalty;"
+        "v = np.array([0.0, 1e-300, 1e-3, 1.0, 1e150]);"
+        "print([float(x) for P in (KLPenalty, PowerPenalty) for x in (*P().effective(v), *P().prox(v, 0.5))])"
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, "-W", "error", "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**__import__("os").environ, "NUMBA_DISABLE_JIT": disabled},
+        ).stdout
+        for disabled in ("0", "1")
+    ]
+    compiled, interpreted = (np.array(eval(run)) for run in runs)
+    np.testing.assert_allclose(compiled, interpreted, rtol=1e-14)

@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from conftest import dense_matrix, flat, low_rank_target, random_operator
+from lowrank_tangent import StructuredRegression, solve
+from lowrank_tangent.operators import LayerFactors, TangentOperator
+
+
+def objective_from_scratch(problem, coefs):
+    """The objective of the documentation with an intercept, by the dense matrix and a fine minimisation over z."""
+    plain = TangentOperator(problem.operator.layers, problem.operator.outputs, problem.operator.n_outputs)
+    residual = problem.y - (dense_matrix(plain) @ flat(coefs)).reshape(problem.y.shape)
+    weights = np.ones(len(residual)) if problem.sample_weight is None else problem.sample_weight
+    if problem.fit_intercept:
+        residual = residual - np.average(residual, axis=0, weights=weights)
+    mu = 1.0 / problem.adaptivity
+    z = 1.0 + np.concatenate([[0.0], np.logspace(-6, 3, 400_001)])
+    omega = (z - 1) ** 2 if repr(problem.penalty).startswith("Power") else z**2 - 1 - 2 * np.log(z)
+    penalty = sum((mu * omega + v**2 / z**2).min() for coef in coefs for v in np.linalg.svd(coef, compute_uv=False))
+    return 0.5 * np.sum(weights[:, None] * residual**2) + 0.5 * problem.alpha * penalty
+
+
+@pytest.mark.parametrize("penalty", ["power", "kl"])
+@pytest.mark.parametrize(("outputs", "C"), [("network", 2), ("shared", 2)])
+def test_objective_is_the_one_written_out(rng, penalty, outputs, C):
+    operator = random_operator(rng, 8, [(3, 4), (2, 2)], outputs, C)
+    problem = StructuredRegression(
+        operator,
+        rng.standard_normal((8, C)),
+        penalty,
+        alpha=0.3,
+        adaptivity=7.0,
+        sample_weight=rng.uniform(0.0, 2.0, 8),
+        fit_intercept=True,
+    )
+    coefs = [rng.standard_normal(shape) for shape in operator.coef_shapes]
+    assert problem.objective(coefs) == pytest.approx(objective_from_scratch(problem, coefs), rel=1e-9)
+
+
+def test_every_dual_point_is_a_lower_bound(rng):
+    operator = random_operator(rng, 12, [(3, 4), (4, 2)])
+    problem = StructuredRegression(operator, rng.standard_normal(12), "kl", alpha=0.2, adaptivity=5.0)
+    optimum = solve(problem, tol=1e-12).objective
+    for _ in range(50):
+        dual, value = problem.best_multiple(rng.standard_normal((12, 1)))
+        assert value == pytest.approx(problem.dual_objective(dual), rel=1e-9, abs=1e-12)
+        assert value <= optimum
+        multiples = [problem.dual_objective(factor * dual) for factor in (0.5, 0.9, 1.1)]
+        assert value >= max(multiples)
+    coefs = [rng.standard_normal(shape) for shape in operator.coef_shapes]
+    certificate = problem.certificate(coefs, problem.best_multiple(problem.residual(coefs))[0])
+    assert certificate.dual_gap >= (certificate.objective - optimum) / certificate.objective
+
+
+def test_dual_points_outside_the_domain_prove_nothing(rng):
+    problem = StructuredRegression(random_operator(rng, 6, [(3, 4)]), rng.standard_normal(6), alpha=1e-3)
+    assert problem.dual_objective(np.ones((6, 1))) == -np.inf
+
+
+def test_optimality_residual_vanishes_at_the_solution_alone(rng):
+    operator = random_operator(rng, 20, [(3, 4), (2, 5)])
+    problem = StructuredRegression(operator, low_rank_target(rng, operator), alpha=0.1, adaptivity=10.0)
+    solution = solve(problem, tol=1e-14)
+    assert problem.optimality_residual(solution.coefs) < 1e-6
+    assert problem.optimality_residual([0.9 * coef for coef in solution.coefs]) > 1e-2
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_no_adaptivity_is_ridge_of_scikit_learn(rng, fit_intercept):
+    operator = random_operator(rng, 15, [(4, 3)])
+    y, weights = rng.standard_normal(15), rng.uniform(0.1, 3.0, 15)
+    problem = StructuredRegression(
+        operator, y, alpha=0.7, adaptivity=0.0, sample_weight=weights, fit_intercept=fit_intercept
+    )
+    solution = solve(problem)
+    ridge = Ridge(alpha=0.7, fit_intercept=fit_intercept, tol=1e-12)
+    ridge.fit(dense_matrix(operator), y, sample_weight=weights)
+    np.testing.assert_allclose(flat(solution.coefs), ridge.coef_, atol=1e-10)
+    np.testing.assert_allclose(solution.intercept, ridge.intercept_, atol=1e-10)
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_weights_are_repetitions_and_zero_weights_are_absence(rng, fit_intercept):
+    h, delta, y = rng.standard_normal((9, 3)), rng.standard_normal((9, 4)), rng.standard_normal(9)
+    weights = np.array([1, 2, 0, 1, 3, 0, 1, 1, 2])
+    settings = {"alpha": 0.1, "adaptivity": 10.0, "fit_intercept": fit_intercept}
+    weighted = solve(
+        StructuredRegression(TangentOperator([LayerFactors(h, delta)]), y, sample_weight=weights, **settings), tol=1e-13
+    )
+    index = np.repeat(np.arange(9), weights)
+    repeated = solve(
+        StructuredRegression(TangentOperator([LayerFactors(h[index], delta[index])]), y[index], **settings), tol=1e-13
+    )
+    assert weighted.objective == pytest.approx(repeated.objective, rel=1e-12)
+    np.testing.assert_allclose(weighted.coefs[0], repeated.coefs[0], atol=1e-5)
+    np.testing.assert_allclose(weighted.intercept, repeated.intercept, atol=1e-6)
+
+
+def test_shared_with_one_output_is_network(rng):
+    layer = LayerFactors(rng.standard_normal((10, 3)), rng.standard_normal((10, 4)))
+    y = rng.standard_normal(10)
+    one, two = (
+        solve(StructuredRegression(TangentOperator([layer], outputs, n), y), tol=1e-12)
+        for outputs, n in (("network", None), ("shared", 1))
+    )
+    assert one.objective == pytest.approx(two.objective, rel=1e-13)
+
+
+OPERATOR = random_operator(np.random.default_rng(5), 6, [(3, 4)])
+Y = np.arange(6.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"operator": np.ones((6, 3))}, TypeError, "must be a TangentOperator; got ndarray"),
+        ({"y": np.ones(5)}, ValueError, r"\(n, C\) = \(6, 1\) to fit the operator; got \(5, 1\)"),
+        ({"y": np.ones((6, 2))}, ValueError, "outputs='shared', n_outputs=2"),
+        ({"y": np.full(6, np.nan)}, ValueError, "y contains NaN"),
+        ({"y": np.array(list("abcdef"))}, TypeError, "y must hold real numbers"),
+        ({"y": np.ones(6, complex)}, TypeError, "y must hold real numbers"),
+        ({"alpha": 0.0}, ValueError, "alpha must be a finite number > 0; got 0.0"),
+        ({"alpha": -1.0}, ValueError, "alpha must be a finite number > 0"),
+        ({"alpha": np.inf}, ValueError, "alpha must be a finite number > 0"),
+        ({"alpha": "small"}, TypeError, "alpha must be a real number > 0; got 'small'"),
+        ({"adaptivity": -1e-9}, ValueError, "adaptivity must be a finite number >= 0"),
+        ({"adaptivity": np.nan}, ValueError, "adaptivity must be a finite number >= 0"),
+        ({"penalty": "l1"}, ValueError, "penalty must be one of"),
+        ({"loss": "hinge"}, ValueError, "loss must be one of"),
+        ({"sample_weight": np.ones(5)}, ValueError, r"shape \(n,\) = \(6,\); got \(5,\)"),
+        ({"sample_weight": -np.ones(6)}, ValueError, "negative values"),
+        ({"sample_weight": np.zeros(6)}, ValueError, "zero for every sample"),
+        ({"sample_weight": np.full(6, np.nan)}, ValueError, "NaN, infinity or negative"),
+        ({"sample_weight": list("abcdef")}, TypeError, "sample_weight must hold real numbers"),
+    ],
+)
+def test_bad_problems_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        StructuredRegression(**{"operator": OPERATOR, "y": Y, **arguments})
