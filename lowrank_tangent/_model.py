@@ -101,7 +101,10 @@ class TangentModel:
         return self.features_.predict(X, self.coefs_) + self.intercept_
 
     def kernel(self, X, Y=None):
-        """Adapted kernel: ridge with it and the same alpha gives this model's predictions.
+        """Adapted kernel: kernel ridge with it and the same alpha makes this model's predictions.
+
+        They agree as closely as `dual_gap_` is small. With an intercept, kernel and targets are to be centred first
+        (``KernelCenterer``).
 
         Parameters
         ----------

@@ -31,7 +31,7 @@ class KernelAlignmentDisplay:
 
         Parameters
         ----------
-        estimator : AdaptiveTangentRegressor or AdaptiveTangentClassifier
+        estimator : a fitted estimator of this package
         X : array of shape (n, n_features)
         y : array of shape (n,) or (n, C)
         max_samples : int, default=400
@@ -79,7 +79,9 @@ class KernelAlignmentDisplay:
             # A few extreme samples would leave the rest of the picture blank.
             limit = np.percentile(np.abs(centred), 99) or 1.0
             ax.imshow(centred, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-            ax.set(title=title, xticks=[], yticks=[], xlabel=f"alignment with labels {alignment(kernel, labels):.3f}")
+            ax.set(title=title, xticks=[], yticks=[])
+            if kernel is not labels:
+                ax.set_xlabel(f"alignment with labels {alignment(kernel, labels):.3f}")
         axes[0].set_ylabel("samples, sorted by label")
         self.axes_ = axes
         self.figure_ = axes[0].figure

@@ -195,7 +195,8 @@ class AdaptiveTangentRegressor(_Regressor, _AdaptiveModel):
     alpha : float > 0, default=1e-2
         Strength of the penalty. The features have a mean kernel diagonal of 1.
     adaptivity : float ≥ 0, default=1.0
-        1/μ, how cheaply features may move; 0 is ridge NTK.
+        1/μ, how cheaply features may move; 0 is ridge NTK. For large singular values the penalty depends on
+        alpha / √adaptivity alone, so search one of the two finely and the other coarsely.
     outputs : {"shared", "network"}, default="shared"
         "shared": one network output and separate coefficients for every target; all targets share the left
         transforms and one n × n kernel. "network": one network output for every target.
@@ -216,10 +217,12 @@ class AdaptiveTangentRegressor(_Regressor, _AdaptiveModel):
     Attributes
     ----------
     coefs_ : list of ndarray
-        Coefficients B of each layer, shape (p, q), or (p, C·q) for "shared" outputs.
+        Coefficients B of each layer, shape (p, q), or (p, C·q) for "shared" outputs: p inputs, the last of them
+        the bias if there is one, and q units.
     intercept_ : ndarray of shape (C,)
     transforms_ : list of (LowRankTransform, LowRankTransform)
-        Left and right transform of each layer's features.
+        Left (inputs) and right (units) transform of each layer's features. One-sided penalties, which is what
+        "power" and "kl" are, leave the right one at the identity.
     adaptation_ : Adaptation
         Parameters, transforms and singular values of each layer.
     features_ : TangentFeatures
@@ -262,7 +265,8 @@ class AdaptiveTangentClassifier(_Classifier, _AdaptiveModel):
     alpha : float > 0, default=1e-2
         Strength of the penalty. The features have a mean kernel diagonal of 1.
     adaptivity : float ≥ 0, default=1.0
-        1/μ, how cheaply features may move; 0 is ridge NTK.
+        1/μ, how cheaply features may move; 0 is ridge NTK. For large singular values the penalty depends on
+        alpha / √adaptivity alone, so search one of the two finely and the other coarsely.
     outputs : {"shared", "network"}, default="shared"
         "shared": one network output and separate coefficients for every target; all targets share the left
         transforms and one n × n kernel. "network": one network output for every target.
@@ -283,10 +287,12 @@ class AdaptiveTangentClassifier(_Classifier, _AdaptiveModel):
     Attributes
     ----------
     coefs_ : list of ndarray
-        Coefficients B of each layer, shape (p, q), or (p, C·q) for "shared" outputs.
+        Coefficients B of each layer, shape (p, q), or (p, C·q) for "shared" outputs: p inputs, the last of them
+        the bias if there is one, and q units.
     intercept_ : ndarray of shape (C,)
     transforms_ : list of (LowRankTransform, LowRankTransform)
-        Left and right transform of each layer's features.
+        Left (inputs) and right (units) transform of each layer's features. One-sided penalties, which is what
+        "power" and "kl" are, leave the right one at the identity.
     adaptation_ : Adaptation
         Parameters, transforms and singular values of each layer.
     features_ : TangentFeatures
@@ -340,10 +346,12 @@ class TangentRidge(_Regressor, _RidgeModel):
     Attributes
     ----------
     coefs_ : list of ndarray
-        Coefficients B of each layer, shape (p, q), or (p, C·q) for "shared" outputs.
+        Coefficients B of each layer, shape (p, q), or (p, C·q) for "shared" outputs: p inputs, the last of them
+        the bias if there is one, and q units.
     intercept_ : ndarray of shape (C,)
     transforms_ : list of (LowRankTransform, LowRankTransform)
-        Left and right transform of each layer's features.
+        Left (inputs) and right (units) transform of each layer's features. One-sided penalties, which is what
+        "power" and "kl" are, leave the right one at the identity.
     adaptation_ : Adaptation
         Parameters, transforms and singular values of each layer.
     features_ : TangentFeatures
@@ -395,10 +403,12 @@ class TangentRidgeClassifier(_Classifier, _RidgeModel):
     Attributes
     ----------
     coefs_ : list of ndarray
-        Coefficients B of each layer, shape (p, q), or (p, C·q) for "shared" outputs.
+        Coefficients B of each layer, shape (p, q), or (p, C·q) for "shared" outputs: p inputs, the last of them
+        the bias if there is one, and q units.
     intercept_ : ndarray of shape (C,)
     transforms_ : list of (LowRankTransform, LowRankTransform)
-        Left and right transform of each layer's features.
+        Left (inputs) and right (units) transform of each layer's features. One-sided penalties, which is what
+        "power" and "kl" are, leave the right one at the identity.
     adaptation_ : Adaptation
         Parameters, transforms and singular values of each layer.
     features_ : TangentFeatures

@@ -66,11 +66,11 @@ class MLP:
         Units of each hidden layer; ``()`` is a linear model.
     activation : {"relu", "tanh", "gelu", "erf"}, default="relu"
     init : {"ntk", "he", "lecun"}, default="ntk"
-        "ntk": unit-variance weights and biases, inputs divided by √fan-in in the forward pass;
+        "ntk": unit-variance weights and biases, a layer's input divided by √fan-in in the forward pass;
         "he": variance 2 / fan-in, "lecun": variance 1 / fan-in, both with biases starting at zero.
     bias : bool or float, default=True
-        Value of the constant that is appended to every layer's input, so that the last row of each
-        weight matrix is the bias; ``True`` is 1, ``False`` or 0 leaves biases out.
+        Value of the constant that is appended to every layer's input (before "ntk" divides it), so that the last
+        row of each weight matrix is the bias; ``True`` is 1, ``False`` or 0 leaves biases out.
 
     Examples
     --------
@@ -151,10 +151,9 @@ class MLP:
         hidden = X
         for weight in weights:
             fan_in = hidden.shape[1]
-            scaled = hidden * self._forward_scale(fan_in)
             if self.bias:
-                constant = np.full((len(X), 1), float(self.bias), dtype=scaled.dtype)
-                scaled = np.hstack([scaled, constant])
+                hidden = np.hstack([hidden, np.full((len(X), 1), float(self.bias), dtype=hidden.dtype)])
+            scaled = hidden * self._forward_scale(fan_in)
             inputs.append(scaled)
             preactivations.append(scaled @ weight)
             hidden = activate(preactivations[-1])

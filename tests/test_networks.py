@@ -36,8 +36,8 @@ def test_factors_are_the_jacobian(rng, activation, hidden, init, bias):
 def test_forward_agrees_with_a_network_written_out(rng):
     network = MLP((6,), "tanh", "ntk", bias=0.5)
     (first, second), X = network.initialise(3, 2, random_state=0), rng.standard_normal((5, 3))
-    hidden = np.tanh(X @ first[:3] / np.sqrt(3) + 0.5 * first[3])
-    np.testing.assert_allclose(network([first, second], X), hidden @ second[:6] / np.sqrt(6) + 0.5 * second[6])
+    hidden = np.tanh((X @ first[:3] + 0.5 * first[3]) / np.sqrt(3))
+    np.testing.assert_allclose(network([first, second], X), (hidden @ second[:6] + 0.5 * second[6]) / np.sqrt(6))
 
 
 @pytest.mark.parametrize(("init", "variance"), [("ntk", 1.0), ("he", 2.0 / 400), ("lecun", 1.0 / 400)])
