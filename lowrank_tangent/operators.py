@@ -248,15 +248,16 @@ class TangentOperator:
         self._check_coefs(coefs)
         out = np.zeros((self.n_samples, self.n_outputs))
         for layer, coef in zip(self.layers, coefs, strict=True):
-            n, T, p = layer.h.shape
-            q = layer.delta.shape[3]
-            h = layer.h.reshape(n * T, p)
-            if self.outputs == "network":
-                out += np.einsum("ntq,nctq->nc", (h @ coef).reshape(n, T, q), layer.delta)
-            else:
-                for group in self._output_groups(n * T * q):
-                    block = h @ coef[:, group.start * q : group.stop * q]
-                    out[:, group] += np.einsum("ntcq,ntq->nc", block.reshape(n, T, -1, q), layer.delta[:, 0])
+            if layer.n_outputs > 1:
+                product = np.einsum("ntp,pq->ntq", layer.h, coef, optimize=True)
+                out += np.einsum("ntq,nctq->nc", product, layer.delta)
+                continue
+            wide, narrow, blocks = self._by_width(layer, coef)
+            n, T, width = narrow.shape
+            wide = wide.reshape(n * T, -1)
+            for group in self._output_groups(narrow.size):
+                product = wide @ blocks[:, group].reshape(wide.shape[1], -1)
+                out[:, group] += np.einsum("ntcw,ntw->nc", product.reshape(n, T, -1, width), narrow)
         return self.to_rows(out)
 
     def rmatvec(self, residual):
@@ -280,19 +281,29 @@ class TangentOperator:
             residual = residual * self.row_scale[:, None]
         coefs = []
         for layer, shape in zip(self.layers, self.coef_shapes, strict=True):
-            n, T, p = layer.h.shape
-            q = layer.delta.shape[3]
-            h = layer.h.reshape(n * T, p)
-            if self.outputs == "network":
+            if layer.n_outputs > 1:
                 combined = np.einsum("nc,nctq->ntq", residual, layer.delta)
-                coefs.append(h.T @ combined.reshape(n * T, q))
-            else:
-                coef = np.empty(shape)
-                for group in self._output_groups(n * T * q):
-                    weighted = residual[:, None, group, None] * layer.delta[:, 0, :, None, :]
-                    coef[:, group.start * q : group.stop * q] = h.T @ weighted.reshape(n * T, -1)
-                coefs.append(coef)
+                coefs.append(np.einsum("ntp,ntq->pq", layer.h, combined, optimize=True))
+                continue
+            coef = np.empty(shape)
+            wide, narrow, blocks = self._by_width(layer, coef)
+            n, T, width = narrow.shape
+            wide = wide.reshape(n * T, -1)
+            for group in self._output_groups(narrow.size):
+                weighted = residual[:, None, group, None] * narrow[:, :, None, :]
+                blocks[:, group] = (wide.T @ weighted.reshape(n * T, -1)).reshape(wide.shape[1], -1, width)
+            coefs.append(coef)
         return coefs
+
+    def _by_width(self, layer, coef):
+        """Wide and narrow factor of a layer with one output, and a view (wide, C, narrow) of its coefficients.
+
+        A product is a matrix product with the wide factor and elementwise work with the narrow one: which of the
+        two is h makes no difference to the former, but the latter is bound by memory.
+        """
+        h, delta = layer.h, layer.delta[:, 0]
+        blocks = coef.reshape(h.shape[2], -1, delta.shape[2])
+        return (h, delta, blocks) if delta.shape[2] <= h.shape[2] else (delta, h, blocks.transpose(2, 1, 0))
 
     def _output_groups(self, floats):
         """Outputs in groups of bounded temporaries: as few products as possible, each as large as reasonable."""

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from .losses import get_loss
 from .operators import TangentOperator
@@ -22,6 +21,8 @@ from .penalties import ScaledPenalty, get_penalty
 
 #: A dual candidate on the boundary of a barrier has the value −inf; it is pulled this far inside.
 _INSIDE = 1.0 - 1e-12
+#: Rounds of a search for the best multiple of a dual point; each narrows the bracket sevenfold.
+_ZOOMS = 7
 
 
 @dataclass(frozen=True)
@@ -187,13 +188,23 @@ class StructuredRegression:
         largest = 2.0 / self.alpha * max(values.max() for values in spectra)
         limit = min(2.0, _INSIDE * self.spectral.conjugate_domain / largest) if largest > 0 else 2.0
 
-        def loss(factor):
-            return -self._dual_value(factor * dual, [factor * values for values in spectra])
+        linear, quadratic = np.sum(dual * self.target), np.sum(dual**2)
+        u = 2.0 / self.alpha * np.concatenate(spectra)
 
-        best = minimize_scalar(loss, bounds=(0.0, limit), method="bounded", options={"xatol": 1e-12 * limit})
-        # Brent's method stops short of a maximum at the end of the interval.
-        factor = min((0.0, best.x, limit, min(1.0, limit)), key=loss)
-        return factor * dual, -loss(factor)
+        def value(factors):
+            barrier = self.spectral.conjugate(np.multiply.outer(factors, u)).sum(axis=-1)
+            return factors * linear - 0.5 * factors**2 * quadratic - 0.5 * self.alpha * barrier
+
+        # The objective is concave in the factor: zoom in, from a grid that is finest at the boundary of the domain.
+        factors = np.append(limit * (1.0 - np.logspace(-12, 0, 37)), min(1.0, limit))
+        for _ in range(_ZOOMS):
+            factors.sort()
+            best = int(np.argmax(value(factors)))
+            around = factors[[max(best - 1, 0), min(best + 1, len(factors) - 1)]]
+            factors = np.append(np.linspace(*around, 15), factors[best])
+        values = value(factors)
+        best = int(np.argmax(values))
+        return factors[best] * dual, float(values[best])
 
     def optimality_residual(self, coefs):
         """Distance of ``A*(y − A B)`` from the gradient of the penalty, relative to the former."""

@@ -37,7 +37,7 @@ from ..transforms import LowRankTransform
 #: Armijo's constant: the share of the linear gain that a step has to realise.
 _ARMIJO = 1e-4
 #: A step length will do where the slope has fallen to this share, or where it is known to this relative accuracy.
-_FLAT = 0.3
+_FLAT = 0.05
 _SHORTEST_INTERVAL = 1e-3
 #: Continuation in the adaptivity starts where √μ is the largest singular value of the ridge solution, and lets √μ
 #: fall by this factor a stage: far into the tail of the penalty its curvature says nothing about the way.
@@ -99,14 +99,15 @@ def solve_newton(problem, monitor, max_iter, warm_start):
         dual = step.dual
         best.offer_dual(dual, step.pull)
         moved = _line_search(point, step)
-        if moved is None:
+        if moved is not None:
+            best.offer_primal(moved)
+            point = moved
+        elif point.spectral is final:
             message = "the objective cannot be improved in floating-point arithmetic"
             monitor.record(iteration + 1, best.certificate)
             break
-        best.offer_primal(moved)
-        if moved.spectral is not final and step.decrement <= _STAGE_DECREMENT * moved.penalty:
-            moved = moved.with_penalty(_stage(problem, moved.spectral.root / _STAGE_FACTOR, final))
-        point = moved
+        if point.spectral is not final and (moved is None or step.decrement <= _STAGE_DECREMENT * point.penalty):
+            point = point.with_penalty(_stage(problem, point.spectral.root / _STAGE_FACTOR, final))
     return best.coefs, best.dual, message
 
 
@@ -406,9 +407,9 @@ class _Preconditioner:
         sizes = [layer.h.shape[1] * p * q for layer, (p, q) in zip(design.layers, design.coef_shapes, strict=True)]
         spectral = sum(8 * m * min(shape) * max(shape) for m, shape in zip(smaller, design.coef_shapes, strict=True))
         self.product_cost = 4 * n * sum(sizes) + spectral + _CALL_OVERHEAD
-        exact_cost = (n * C) ** 2 * (pairs + features) + (n * C) ** 3 / 3
+        exact_cost = (n * C) ** 2 * (pairs + 2 * features) + (n * C) ** 3
         self.exact = n * C <= _EXACT_UNKNOWNS and exact_cost <= _EXACT_OPERATIONS
-        self.renewal_cost = (exact_cost if self.exact else n**2 * features + n**3 / 3) + _CALL_OVERHEAD
+        self.renewal_cost = (exact_cost if self.exact else 2 * n**2 * features + n**3) + _CALL_OVERHEAD
         self.usable = n <= _KERNEL_SAMPLES
 
     def update(self, point):
@@ -471,8 +472,9 @@ def _system_kernel(point):
         right.append(transform if spectrum.transposed else LowRankTransform.identity(width))
     kernel = design.transformed(left, right).gram()
     for layer, spectrum in zip(design.layers, point.layers, strict=True):
-        pairs = _pair_features(design, layer, spectrum)
-        kernel += pairs @ pairs.T
+        if spectrum.values.any():
+            pairs = _pair_features(design, layer, spectrum)
+            kernel += pairs @ pairs.T
     return kernel
 
 
@@ -482,14 +484,23 @@ def _pair_features(design, layer, spectrum):
         on_h, on_delta = spectrum.rotated.T, spectrum.basis
     else:
         on_h, on_delta = spectrum.basis, spectrum.rotated.T
-    q = layer.shape[1]
-    a = layer.h @ on_h
+    q, m = layer.shape[1], on_h.shape[1]
+    C = design.n_outputs
+    h = np.repeat(layer.h, C, axis=0) @ on_h
     if design.outputs == "shared":
-        b = np.einsum("ntq,cqm->nctm", layer.delta[:, 0], on_delta.reshape(-1, q, on_delta.shape[1]))
+        delta = np.einsum("ntq,cqm->nctm", layer.delta[:, 0], on_delta.reshape(C, q, m), optimize=True)
     else:
-        b = layer.delta @ on_delta
-    product = np.einsum("nti,nctj->ncij", a, b, optimize=True)
-    rows, cols = np.triu_indices(product.shape[-1])
-    symmetric = product[..., rows, cols] + product[..., cols, rows]
-    weight = np.sqrt(spectrum.differences[rows, cols] * np.where(rows == cols, 0.5, 1.0))
-    return design.to_rows(symmetric * weight).reshape(design.n_samples * design.n_outputs, -1)
+        delta = layer.delta @ on_delta
+    # Pairs along the first axis, so that every operation below runs over contiguous memory.
+    h, delta = (np.ascontiguousarray(np.moveaxis(x.reshape(len(h), -1, m), 0, -1)) for x in (h, delta))
+    pairs = np.zeros((m * (m + 1) // 2, h.shape[2]))
+    start = 0
+    for i in range(m):
+        part = pairs[start : start + m - i]
+        for h_t, delta_t in zip(h, delta, strict=True):
+            part += h_t[i] * delta_t[i:] + h_t[i:] * delta_t[i]
+        weight = np.sqrt(spectrum.differences[i, i:])
+        weight[0] *= np.sqrt(0.5)
+        part *= weight[:, None]
+        start += m - i
+    return design.to_rows(pairs.T.reshape(design.n_samples, -1)).reshape(h.shape[2], -1)
