@@ -397,10 +397,11 @@ class TangentOperator:
                     kernel[j * block : (j + step) * block, i * block : (i + step) * block] = part.T
         kernel = self.to_rows(kernel.reshape(self.n_samples, -1)).reshape(shape)
         transposed = np.ascontiguousarray(kernel.T).reshape(other.n_samples, -1)
-        return other.to_rows(transposed).reshape(shape[::-1]).T if other._changes_rows else kernel
+        return other.to_rows(transposed).reshape(shape[::-1]).T if other.changes_rows else kernel
 
     @property
-    def _changes_rows(self):
+    def changes_rows(self):
+        """Whether weights or centring make A differ from its plain factors."""
         return self.centred or self.row_scale is not None
 
     def _check_coefs(self, coefs):

@@ -21,8 +21,8 @@ from .penalties import ScaledPenalty, get_penalty
 
 #: A dual candidate on the boundary of a barrier has the value −inf; it is pulled this far inside.
 _INSIDE = 1.0 - 1e-12
-#: Rounds of a search for the best multiple of a dual point; each narrows the bracket sevenfold.
-_ZOOMS = 7
+#: Rounds of a search for the best multiple of a dual point; each narrows the bracket twentyfold.
+_ZOOMS = 5
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class StructuredRegression:
             factors.sort()
             best = int(np.argmax(value(factors)))
             around = factors[[max(best - 1, 0), min(best + 1, len(factors) - 1)]]
-            factors = np.append(np.linspace(*around, 15), factors[best])
+            factors = np.append(np.linspace(*around, 41), factors[best])
         values = value(factors)
         best = int(np.argmax(values))
         return factors[best] * dual, float(values[best])

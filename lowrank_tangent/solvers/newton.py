@@ -503,4 +503,7 @@ def _pair_features(design, layer, spectrum):
         weight[0] *= np.sqrt(0.5)
         part *= weight[:, None]
         start += m - i
-    return design.to_rows(pairs.T.reshape(design.n_samples, -1)).reshape(h.shape[2], -1)
+    rows = pairs.T
+    if design.changes_rows:
+        rows = design.to_rows(rows.reshape(design.n_samples, -1)).reshape(rows.shape)
+    return rows
