@@ -3,9 +3,11 @@
     python benchmarks/solvers.py            # everything: the cone solver and proximal gradient take minutes
     python benchmarks/solvers.py --quick    # small sizes only
 
-The target is a product of two linear forms plus noise, alpha = 0.01 and adaptivity = 100. All solvers run in this
-process on the same problem, compiled before the clock starts, and stop at the same relative duality gap (cvxpy at
-its own tolerances, its gap is printed). Times are medians of several runs where a run is short.
+The target is a product of two linear forms (of unit variance) plus noise, alpha = 0.01 and adaptivity = 100. The
+factors are Gaussian, either as drawn ("raw": the kernel's mean diagonal is p·q and the solution little adapted) or
+scaled to a mean diagonal of 1 ("unit", as estimators scale them: the penalty is close to the nuclear norm). All
+solvers run in this process on the same problem, compiled before the clock starts, and stop at the same relative
+duality gap (cvxpy at its own tolerances, its gap is printed). Times are medians of several runs where a run is short.
 """
 
 from __future__ import annotations
@@ -27,14 +29,15 @@ LARGE = [(300, 30, 200), (1000, 50, 400)]
 SHORT = 5.0
 
 
-def make_problem(n, p, q, penalty, adaptivity=ADAPTIVITY):
-    """One layer of Gaussian factors with unit-variance features; y is a product of two linear forms plus noise."""
+def make_problem(n, p, q, penalty, scaling):
+    """One layer of Gaussian factors; y is a product of two linear forms of unit variance plus noise."""
     rng = np.random.default_rng(0)
     h, delta = rng.standard_normal((n, p)), rng.standard_normal((n, q))
     y = (h @ rng.standard_normal(p)) * (delta @ rng.standard_normal(q)) / np.sqrt(p * q)
     y += NOISE * rng.standard_normal(n)
-    operator = TangentOperator([LayerFactors(h / np.sqrt(p), delta / np.sqrt(q))])
-    return StructuredRegression(operator, y, penalty, ALPHA, adaptivity)
+    if scaling == "unit":
+        h, delta = h / np.sqrt(p), delta / np.sqrt(q)
+    return StructuredRegression(TangentOperator([LayerFactors(h, delta)]), y, penalty, ALPHA, ADAPTIVITY)
 
 
 def timed(function, repeats):
@@ -56,27 +59,51 @@ def ridge_ntk(problem):
     return kernel @ np.linalg.solve(factor.T, np.linalg.solve(factor, problem.target))
 
 
-def measure(size, penalty, method, tol, limit, repeats):
+def measure(size, penalty, scaling, method, tol, limit, repeats):
     """Seconds, gap and iterations of one solver; it is stopped after `limit` seconds."""
-    problem = make_problem(*size, penalty)
+    problem = make_problem(*size, penalty, scaling)
+
+    def run():
+        max_iter = 10**7 if method == "proximal" else None
+        return solve(problem, method, tol, max_iter=max_iter, callback=lambda row: row.time > limit)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        seconds, solution = timed(
-            lambda: solve(problem, method, tol, max_iter=10**7 if method == "proximal" else None,
-                          callback=lambda row: row.time > limit),
-            repeats,
-        )  # fmt: skip
+        seconds, solution = timed(run, repeats)
     return {
+        "factors": scaling,
+        "penalty": penalty,
         "n": size[0],
         "p": size[1],
         "q": size[2],
-        "penalty": penalty,
         "method": method,
         "seconds": seconds,
         "dual_gap": solution.dual_gap,
         "iterations": solution.n_iter,
         "objective": solution.objective,
     }
+
+
+def compare(size, rival, penalty, scaling, options):
+    """Newton, a rival and one ridge NTK fit on one problem: rows for the CSV, and a line of the table."""
+    newton = measure(size, penalty, scaling, "newton", options.tol, options.limit, options.repeats)
+    other = measure(size, penalty, scaling, rival, options.tol, options.limit, 1)
+    problem = make_problem(*size, penalty, scaling)
+    ridge, _ = timed(lambda: ridge_ntk(problem), 4 * options.repeats)
+    more = "> " if other["seconds"] >= options.limit else ""
+    cells = [
+        str(size),
+        f"{newton['seconds']:.4f}",
+        f"{newton['dual_gap']:.0e}",
+        str(newton["iterations"]),
+        rival,
+        f"{more}{other['seconds']:.2f}",
+        f"{other['dual_gap']:.0e}",
+        f"{more}{other['seconds'] / newton['seconds']:.0f}",
+        f"{ridge:.4f}",
+        f"{newton['seconds'] / ridge:.1f}",
+    ]
+    return [newton, other, {**newton, "method": "ridge NTK", "seconds": ridge}], cells
 
 
 def main():
@@ -90,24 +117,28 @@ def main():
     options = parser.parse_args()
     for penalty in ("power", "kl"):
         for method in ("newton", "proximal", "cvxpy"):
-            measure((20, 4, 5), penalty, method, options.tol, 60.0, 1)  # compile
-    rows = []
+            measure((20, 4, 5), penalty, "unit", method, options.tol, 60.0, 1)  # compile
     sizes = [(size, "cvxpy") for size in SMALL] + [(size, "proximal") for size in LARGE if not options.quick]
-    for penalty in ("power", "kl"):
-        print(f"\n{penalty} penalty, alpha={ALPHA}, adaptivity={ADAPTIVITY:g}, gap {options.tol:g}")
-        print(f"{'(n, p, q)':>16} {'newton':>10} {'gap':>8} {'steps':>6}  {'against':>9} {'seconds':>9} {'gap':>8} "
-              f"{'ratio':>9}  {'ridge NTK':>10} {'ratio':>6}")  # fmt: skip
-        for size, rival in sizes:
-            newton = measure(size, penalty, "newton", options.tol, options.limit, options.repeats)
-            other = measure(size, penalty, rival, options.tol, options.limit, 1)
-            ridge = make_problem(*size, penalty)
-            ridge_seconds, _ = timed(lambda ridge=ridge: ridge_ntk(ridge), 4 * options.repeats)
-            rows += [newton, other, {**newton, "method": "ridge NTK", "seconds": ridge_seconds, "dual_gap": 0.0}]
-            stopped = ">" if other["seconds"] >= options.limit else ""
-            print(f"{size!s:>16} {newton['seconds']:9.4f}s {newton['dual_gap']:8.0e} {newton['iterations']:6d}  "
-                  f"{rival:>9} {stopped + format(other['seconds'], '.2f'):>8}s {other['dual_gap']:8.0e} "
-                  f"{stopped + format(other['seconds'] / newton['seconds'], '.0f'):>8}x  {ridge_seconds:9.4f}s "
-                  f"{newton['seconds'] / ridge_seconds:5.0f}x", flush=True)  # fmt: skip
+    header = [
+        "(n, p, q)",
+        "newton s",
+        "gap",
+        "steps",
+        "rival",
+        "rival s",
+        "gap",
+        "ratio",
+        "ridge NTK s",
+        "newton/ridge",
+    ]
+    rows = []
+    for scaling in ("raw", "unit"):
+        for penalty in ("power", "kl"):
+            print(f"\n{scaling} factors, {penalty} penalty\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
+            for size, rival in sizes:
+                measured, cells = compare(size, rival, penalty, scaling, options)
+                rows += measured
+                print(f"| {' | '.join(cells)} |", flush=True)
     if options.csv:
         with open(options.csv, "w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .adaptation import adapt
 from .features import TangentFeatures
 from .networks import MLP
-from .problem import StructuredRegression
+from .problem import StructuredRegression, check_sample_weight
 from .solvers import solve
 
 
@@ -131,3 +134,100 @@ class TangentModel:
 
         first, second = features(X), None if Y is None else features(Y)
         return first.mean_gram(second) if first.outputs == "shared" else first.gram(second)
+
+
+class TangentRegressor(RegressorMixin):
+    """Fit to real targets, and predict them."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X, y, sample_weight=None):
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array of shape (n, n_features)
+            Dense; standardised columns are a good start.
+        y : array of shape (n,) or (n, C)
+        sample_weight : array of shape (n,), optional
+            Multiplies each sample's squared error.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For bad data or parameters; the message says what to do.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the duality gap is above `tol`.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2)
+        self._single_output = y.ndim == 1
+        targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
+        return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
+
+    def predict(self, X):
+        """Predictions, of the shape of y: (n,) or (n, C)."""
+        prediction = self._decision(X)
+        return prediction[:, 0] if self._single_output else prediction
+
+
+class TangentClassifier(ClassifierMixin):
+    """Fit to class labels, and predict them."""
+
+    def fit(self, X, y, sample_weight=None):
+        """Fit the model to targets −1 and 1, one column a class (one alone for two classes).
+
+        Parameters
+        ----------
+        X : array of shape (n, n_features)
+            Dense; standardised columns are a good start.
+        y : array of shape (n,)
+            Class labels of any type.
+        sample_weight : array of shape (n,), optional
+            Multiplies each sample's squared error.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For bad data or parameters, or fewer than two classes; the message says what to do.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the duality gap is above `tol`.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        check_classification_targets(y)
+        binarizer = LabelBinarizer(neg_label=-1, pos_label=1).fit(y)
+        self.classes_ = binarizer.classes_
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs samples of at least 2 classes; the data contains only one class: "
+                f"{self.classes_[0]!r}."
+            )
+        targets = binarizer.transform(y).astype(np.float64)
+        return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
+
+    def decision_function(self, X):
+        """Scores, shape (n,) for two classes and (n, C) otherwise; the largest (or the sign) decides."""
+        scores = self._decision(X)
+        return scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict(self, X):
+        """Class labels, shape (n,)."""
+        scores = self.decision_function(X)
+        winners = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
+        return self.classes_[winners]

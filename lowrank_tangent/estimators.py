@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
+from sklearn.base import BaseEstimator
 
-from ._model import TangentModel
-from .problem import check_sample_weight
+from ._model import TangentClassifier, TangentModel, TangentRegressor
 
 
 class _AdaptiveModel(TangentModel, BaseEstimator):
@@ -82,100 +77,7 @@ class _RidgeModel(TangentModel, BaseEstimator):
         }
 
 
-class _Regressor(RegressorMixin):
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
-
-    def fit(self, X, y, sample_weight=None):
-        """Fit the model.
-
-        Parameters
-        ----------
-        X : array of shape (n, n_features)
-            Dense; standardised columns are a good start.
-        y : array of shape (n,) or (n, C)
-        sample_weight : array of shape (n,), optional
-            Multiplies each sample's squared error.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError, TypeError
-            For bad data or parameters; the message says what to do.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If the duality gap is above `tol`.
-        """
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2)
-        self._single_output = y.ndim == 1
-        targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
-        return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
-
-    def predict(self, X):
-        """Predictions, of the shape of y: (n,) or (n, C)."""
-        prediction = self._decision(X)
-        return prediction[:, 0] if self._single_output else prediction
-
-
-class _Classifier(ClassifierMixin):
-    def fit(self, X, y, sample_weight=None):
-        """Fit the model to targets −1 and 1, one column a class (one alone for two classes).
-
-        Parameters
-        ----------
-        X : array of shape (n, n_features)
-            Dense; standardised columns are a good start.
-        y : array of shape (n,)
-            Class labels of any type.
-        sample_weight : array of shape (n,), optional
-            Multiplies each sample's squared error.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError, TypeError
-            For bad data or parameters, or fewer than two classes; the message says what to do.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If the duality gap is above `tol`.
-        """
-        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
-        check_classification_targets(y)
-        binarizer = LabelBinarizer(neg_label=-1, pos_label=1).fit(y)
-        self.classes_ = binarizer.classes_
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"{type(self).__name__} needs samples of at least 2 classes; the data contains only one class: "
-                f"{self.classes_[0]!r}."
-            )
-        targets = binarizer.transform(y).astype(np.float64)
-        return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
-
-    def decision_function(self, X):
-        """Scores, shape (n,) for two classes and (n, C) otherwise; the largest (or the sign) decides."""
-        scores = self._decision(X)
-        return scores[:, 0] if len(self.classes_) == 2 else scores
-
-    def predict(self, X):
-        """Class labels, shape (n,)."""
-        scores = self.decision_function(X)
-        winners = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
-        return self.classes_[winners]
-
-
-class AdaptiveTangentRegressor(_Regressor, _AdaptiveModel):
+class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
     """Regression on tangent features that adapt to the target.
 
     Minimises  ``½‖y − A B − b‖² + (α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))``,  μ = 1/adaptivity,
@@ -245,7 +147,7 @@ class AdaptiveTangentRegressor(_Regressor, _AdaptiveModel):
     """
 
 
-class AdaptiveTangentClassifier(_Classifier, _AdaptiveModel):
+class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
     """Classification on tangent features that adapt to the labels.
 
     Regresses targets −1 and 1, one column a class, with the objective of `AdaptiveTangentRegressor`; the largest
@@ -316,7 +218,7 @@ class AdaptiveTangentClassifier(_Classifier, _AdaptiveModel):
     """
 
 
-class TangentRidge(_Regressor, _RidgeModel):
+class TangentRidge(TangentRegressor, _RidgeModel):
     """Ridge regression with the neural tangent kernel: fixed features.
 
     Minimises  ``½‖y − A B − b‖² + (α/2) Σ_l ‖B_l‖²``, in closed form: `AdaptiveTangentRegressor` with
@@ -374,7 +276,7 @@ class TangentRidge(_Regressor, _RidgeModel):
     """
 
 
-class TangentRidgeClassifier(_Classifier, _RidgeModel):
+class TangentRidgeClassifier(TangentClassifier, _RidgeModel):
     """Classification by ridge regression with the neural tangent kernel: fixed features.
 
     Regresses targets −1 and 1, one column a class, in closed form; the largest score decides.

@@ -165,6 +165,9 @@ def test_bad_operators_are_refused(rng):
         TangentOperator([two], outputs="shared", n_outputs=2)
     with pytest.raises(ValueError, match="use outputs='shared'"):
         TangentOperator([one], n_outputs=3)
+    for count in (0, -2, 1.5):
+        with pytest.raises(ValueError, match="positive integer"):
+            TangentOperator([one], outputs="shared", n_outputs=count)
     operator = TangentOperator([one])
     with pytest.raises(ValueError, match=r"shapes \[\(2, 2\)\]; got \[\(3, 2\)\]"):
         operator.matvec([np.ones((3, 2))])

@@ -10,7 +10,7 @@ from conftest import dense_matrix, flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.operators import LayerFactors, TangentOperator
 from lowrank_tangent.penalties import divided_differences
-from lowrank_tangent.solvers import newton
+from lowrank_tangent.solvers import _point, _preconditioner
 
 pytestmark = pytest.mark.filterwarnings("error")
 LAYERS = {"one layer": [(4, 6)], "two layers": [(3, 5), (5, 2)]}
@@ -132,7 +132,7 @@ def test_equal_singular_values():
 @pytest.mark.parametrize("penalty", ["power", "kl"])
 def test_curvature_is_the_derivative_of_the_dual_map(rng, shape, penalty):
     problem = StructuredRegression(random_operator(rng, 3, [shape]), np.ones(3), penalty, 0.1, 50.0)
-    layer = newton.LayerSpectrum(0.5 * rng.standard_normal(shape), problem.spectral, problem.alpha)
+    layer = _point.LayerSpectrum(0.5 * rng.standard_normal(shape), problem.spectral, problem.alpha)
     G, E, step = layer.gradient, rng.standard_normal(shape), 1e-7
 
     def dual_map(matrix):
@@ -149,14 +149,14 @@ def test_curvature_is_the_derivative_of_the_dual_map(rng, shape, penalty):
 def test_assembled_system_is_the_system(rng, outputs, C, shapes):
     operator = random_operator(rng, 6, shapes, outputs, C, positions=2)
     problem = StructuredRegression(operator, np.ones((6, C)), "power", 0.1, 30.0, fit_intercept=True)
-    point = newton.PrimalPoint(problem, problem.spectral, [rng.standard_normal(s) for s in operator.coef_shapes])
+    point = _point.PrimalPoint(problem, problem.spectral, [rng.standard_normal(s) for s in operator.coef_shapes])
     A = dense_matrix(problem.design)
     columns = np.split(A, np.cumsum([p * q for p, q in operator.coef_shapes])[:-1], axis=1)
     expected = sum(
         part @ np.array([layer.solve_curvature(row.reshape(layer.shape)).ravel() for row in part]).T
         for part, layer in zip(columns, point.layers, strict=True)
     )
-    np.testing.assert_allclose(newton._system_kernel(point), problem.alpha * expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(_preconditioner._system_kernel(point), problem.alpha * expected, rtol=1e-9, atol=1e-9)
 
 
 def test_solution_and_history_are_consistent(rng):
@@ -255,9 +255,9 @@ def test_large_problems_use_the_mean_kernel_and_find_the_same(rng, monkeypatch):
     operator = random_operator(rng, 60, [(5, 8), (9, 3)], "network", 3)
     problem = StructuredRegression(operator, low_rank_target(rng, operator), "kl", 1e-2, 100.0)
     exact = solve(problem, "newton", tol=1e-9)
-    monkeypatch.setattr(newton, "_EXACT_UNKNOWNS", 0)
+    monkeypatch.setattr(_preconditioner, "_EXACT_UNKNOWNS", 0)
     approximate = solve(problem, "newton", tol=1e-9)
-    monkeypatch.setattr(newton, "_KERNEL_SAMPLES", 0)
+    monkeypatch.setattr(_preconditioner, "_KERNEL_SAMPLES", 0)
     none = solve(problem, "newton", tol=1e-9)
     for solution in (approximate, none):
         assert solution.converged

@@ -9,30 +9,20 @@ This is the Hessian of the dual, linearised at G and not at ``A* r``. Both agree
 vanishes quadratically; but G never leaves the domain of the conjugate, whereas iterates of Newton's method on the dual
 jam at its boundary when the penalty is nearly the nuclear norm.
 
-Everything spectral happens on the smaller side of B. For p ≤ q, ``B Bᵀ = U diag(v²) Uᵀ`` gives ``G = α Z⁻¹ B`` and
-
-    W E = (Z E + U (Γ ∘ Uᵀ(G Eᵀ + E Gᵀ)U) Uᵀ G) / α,             Z = U diag(z²) Uᵀ,
-
-with Γ the divided differences of z² over the eigenvalues of G Gᵀ. This is the Daleckii–Krein formula with the
-complement of a non-square B included, and needs neither right singular vectors nor small singular values to full
-relative accuracy.
-
-The equation is solved by conjugate gradients, preconditioned by the ridge kernel of the *stretched* features: the
-system without its Γ term. Small problems add that term and have the system itself.
+The equation is solved by conjugate gradients, preconditioned by the ridge kernel of the stretched features
+(`_preconditioner.py`); the spectral calculus of G and W is in `_point.py`.
 """
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
 
-from .._cholesky import InverseFactor
-from ..operators import LayerFactors
-from ..penalties import ScaledPenalty, divided_differences
+from ..penalties import ScaledPenalty
 from ..problem import Certificate
-from ..transforms import LowRankTransform
+from ._point import PrimalPoint, gram_singular_values
+from ._preconditioner import Preconditioner
 
 #: Armijo's constant: the share of the linear gain that a step has to realise.
 _ARMIJO = 1e-4
@@ -51,13 +41,6 @@ _INNER_MARGIN = 0.05
 _MAX_INNER = 500
 #: Gap to which the ridge solution is solved, relative to the objective of B = 0.
 _RIDGE_TOL = 1e-20
-#: Largest number of dual unknowns, and of operations, for which the system is assembled.
-_EXACT_UNKNOWNS = 2000
-_EXACT_OPERATIONS = 1e10
-#: Largest number of samples whose n × n kernel serves as preconditioner.
-_KERNEL_SAMPLES = 12_000
-#: What calling a dozen NumPy functions costs, in floating-point operations.
-_CALL_OVERHEAD = 5e6
 _EPS = np.finfo(float).eps
 
 
@@ -78,7 +61,7 @@ def solve_newton(problem, monitor, max_iter, warm_start):
     coefs, dual, message
     """
     final = problem.spectral
-    preconditioner = _Preconditioner(problem)
+    preconditioner = Preconditioner(problem)
     if warm_start is None:
         dual, coefs = _ridge(problem, preconditioner)
         point = PrimalPoint(problem, final, coefs)
@@ -148,113 +131,10 @@ class _BestPair:
 
     def offer_dual(self, dual, pull):
         """Keep the best multiple of a dual point if its objective is higher."""
-        spectra = [_gram_singular_values(matrix) for matrix in pull]
+        spectra = [gram_singular_values(matrix) for matrix in pull]
         dual, dual_objective = self.problem.best_multiple(dual, spectra)
         if dual_objective > self.dual_objective:
             self.dual, self.dual_objective = dual, dual_objective
-
-
-def _wide(matrix):
-    return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-
-
-def _gram_singular_values(matrix):
-    """Singular values to absolute accuracy √eps, far cheaper than by an SVD; the final certificate uses the SVD."""
-    wide = _wide(matrix)
-    return np.sqrt(np.maximum(np.linalg.eigvalsh(wide @ wide.T), 0.0))
-
-
-# -- one primal point -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PrimalPoint:
-    """Coefficients B and their residual r = y − A B, with what gradient and Hessian products need of them."""
-
-    problem: object
-    spectral: ScaledPenalty
-    coefs: list
-
-    def with_penalty(self, spectral):
-        """The same point for another adaptivity."""
-        return self if spectral is self.spectral else PrimalPoint(self.problem, spectral, self.coefs)
-
-    @functools.cached_property
-    def layers(self):
-        """Spectral calculus of each layer."""
-        return [LayerSpectrum(coef, self.spectral, self.problem.alpha) for coef in self.coefs]
-
-    @functools.cached_property
-    def residual(self):
-        """r, computed and not updated, so that no error builds up."""
-        return self.problem.residual(self.coefs)
-
-    @functools.cached_property
-    def penalty(self):
-        """Penalty for the adaptivity of this point."""
-        return self.penalty_for(self.spectral)
-
-    def penalty_for(self, spectral):
-        """Penalty for some adaptivity."""
-        return 0.5 * self.problem.alpha * sum(spectral.effective(layer.values).sum() for layer in self.layers)
-
-    def objective_for(self, spectral):
-        """Primal objective for some adaptivity."""
-        return 0.5 * np.sum(self.residual**2) + self.penalty_for(spectral)
-
-    def solve_curvature(self, matrices):
-        """W times one matrix a layer."""
-        return [layer.solve_curvature(matrix) for layer, matrix in zip(self.layers, matrices, strict=True)]
-
-
-class LayerSpectrum:
-    """Spectral calculus of one layer's B on its smaller side (B is transposed where p > q)."""
-
-    def __init__(self, coef, spectral, alpha):
-        self.alpha = alpha
-        self.spectral = spectral
-        self.shape = coef.shape
-        self.transposed = coef.shape[0] > coef.shape[1]
-        wide = _wide(coef)
-        eigenvalues, self.basis = np.linalg.eigh(wide @ wide.T)
-        self.values = np.sqrt(np.maximum(eigenvalues, 0.0))
-        self._coef = coef
-
-    @functools.cached_property
-    def stretch(self):
-        """Stretch z of each singular value."""
-        return self.spectral.stretch(self.values)
-
-    @functools.cached_property
-    def rotated(self):
-        """Uᵀ G, with G = Ω'(B) = α Z⁻¹ B."""
-        return (self.alpha / self.stretch**2)[:, None] * (self.basis.T @ _wide(self._coef))
-
-    @property
-    def gradient(self):
-        """G."""
-        return self._orient(self.basis @ self.rotated)
-
-    @functools.cached_property
-    def differences(self):
-        """Γ: divided differences of z² over the eigenvalues of G Gᵀ."""
-        eigenvalues = (self.alpha * self.values / self.stretch**2) ** 2
-        slope = self.spectral.stretch_slope(self.stretch) * (2.0 / self.alpha) ** 2
-        return divided_differences(eigenvalues, self.stretch**2, slope)
-
-    def solve_curvature(self, matrix):
-        """W times a matrix: the change of B along a change of G."""
-        change = self.basis.T @ self._orient(matrix)
-        mixed = self.rotated @ change.T
-        change *= (self.stretch**2 / self.alpha)[:, None]
-        change += (self.differences * (mixed + mixed.T) / self.alpha) @ self.rotated
-        return self._orient(self.basis @ change)
-
-    def _orient(self, matrix):
-        return matrix.T if self.transposed else matrix
-
-
-# -- directions -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -389,121 +269,3 @@ def _line_search(point, step):
         low, high = (low, length) if slope > 0.0 else (length, high)
         length = 0.5 * (low + high)
     return best
-
-
-class _Preconditioner:
-    """Inverse of the system of some recent point: exact for small problems, without its Γ term and averaged over
-    outputs for large ones. It is renewed once conjugate gradients have cost as much as renewing it."""
-
-    def __init__(self, problem):
-        design = problem.design
-        self.problem = problem
-        self.spent = np.inf
-        self._factor = None
-        n, C = design.n_samples, design.n_outputs
-        smaller = [min(shape) for shape in design.coef_shapes]
-        pairs = sum(m * (m + 1) // 2 for m in smaller)
-        features = sum(p + q for p, q in design.coef_shapes)
-        sizes = [layer.h.shape[1] * p * q for layer, (p, q) in zip(design.layers, design.coef_shapes, strict=True)]
-        spectral = sum(8 * m * min(shape) * max(shape) for m, shape in zip(smaller, design.coef_shapes, strict=True))
-        self.product_cost = 4 * n * sum(sizes) + spectral + _CALL_OVERHEAD
-        exact_cost = (n * C) ** 2 * (pairs + 2 * features) + (n * C) ** 3
-        self.exact = n * C <= _EXACT_UNKNOWNS and exact_cost <= _EXACT_OPERATIONS
-        self.renewal_cost = (exact_cost if self.exact else 2 * n**2 * features + n**3) + _CALL_OVERHEAD
-        self.usable = n <= _KERNEL_SAMPLES
-
-    def update(self, point):
-        """Renew at this point, if the work since the last time has paid for it."""
-        if self.spent < self.renewal_cost or not self.usable:
-            return
-        self.spent = 0.0
-        kernel = _system_kernel(point) if self.exact else _stretched_mean_kernel(point)
-        diagonal = kernel.diagonal().copy()
-        kernel.flat[:: len(kernel) + 1] = diagonal + self.problem.alpha
-        try:
-            self._factor = InverseFactor(kernel)
-        except np.linalg.LinAlgError:
-            # alpha is lost in the rounding of the largest eigenvalue; a larger shift is still a preconditioner.
-            kernel.flat[:: len(kernel) + 1] = diagonal + self.problem.alpha + _EPS * 10 * len(kernel) * diagonal.sum()
-            self._factor = InverseFactor(kernel)
-
-    def spend_product(self):
-        """Account for one product with the system."""
-        self.spent += self.product_cost
-
-    def apply(self, residual):
-        """Approximate inverse of the system times `residual` of shape (n, C)."""
-        if self._factor is None:
-            return residual
-        rhs = residual.reshape(-1) if self.exact else residual
-        return self.problem.alpha * self._factor.solve(rhs).reshape(residual.shape)
-
-
-def _stretched_mean_kernel(point):
-    """Mean kernel of the features stretched on the smaller side of each layer, n × n."""
-    design = point.problem.design
-    layers = []
-    for layer, spectrum in zip(design.layers, point.layers, strict=True):
-        if not spectrum.transposed:
-            transform = LowRankTransform(spectrum.basis, spectrum.stretch)
-            layers.append(LayerFactors(transform.apply(layer.h), layer.delta))
-        else:
-            transform = _mean_transform(spectrum, layer.shape[1])
-            layers.append(LayerFactors(layer.h, transform.apply(layer.delta)))
-    return design.with_layers(layers, keep_rows=True).mean_gram()
-
-
-def _mean_transform(spectrum, q):
-    """Right transform of width q: for stacked outputs, root of the mean of the diagonal blocks of its square."""
-    blocks = spectrum.basis.reshape(-1, q, spectrum.basis.shape[1])
-    square = np.eye(q) + np.einsum("cij,j,ckj->ik", blocks, spectrum.stretch**2 - 1.0, blocks) / len(blocks)
-    values, basis = np.linalg.eigh(square)
-    return LowRankTransform(basis, np.sqrt(values))
-
-
-def _system_kernel(point):
-    """α A W A*, n·C × n·C: the kernel of the stretched features plus the Γ term."""
-    design = point.problem.design
-    left, right = [], []
-    for layer, spectrum in zip(design.layers, point.layers, strict=True):
-        transform = LowRankTransform(spectrum.basis, spectrum.stretch)
-        width = spectrum.shape[1]
-        left.append(LowRankTransform.identity(layer.shape[0]) if spectrum.transposed else transform)
-        right.append(transform if spectrum.transposed else LowRankTransform.identity(width))
-    kernel = design.transformed(left, right).gram()
-    for layer, spectrum in zip(design.layers, point.layers, strict=True):
-        if spectrum.values.any():
-            pairs = _pair_features(design, layer, spectrum)
-            kernel += pairs @ pairs.T
-    return kernel
-
-
-def _pair_features(design, layer, spectrum):
-    """Rows √(2Γ) ∘ sym(Uᵀ Φ Gᵀ U), one a sample and output, upper triangle with off-diagonal entries counted twice."""
-    if spectrum.transposed:
-        on_h, on_delta = spectrum.rotated.T, spectrum.basis
-    else:
-        on_h, on_delta = spectrum.basis, spectrum.rotated.T
-    q, m = layer.shape[1], on_h.shape[1]
-    C = design.n_outputs
-    h = np.repeat(layer.h, C, axis=0) @ on_h
-    if design.outputs == "shared":
-        delta = np.einsum("ntq,cqm->nctm", layer.delta[:, 0], on_delta.reshape(C, q, m), optimize=True)
-    else:
-        delta = layer.delta @ on_delta
-    # Pairs along the first axis, so that every operation below runs over contiguous memory.
-    h, delta = (np.ascontiguousarray(np.moveaxis(x.reshape(len(h), -1, m), 0, -1)) for x in (h, delta))
-    pairs = np.zeros((m * (m + 1) // 2, h.shape[2]))
-    start = 0
-    for i in range(m):
-        part = pairs[start : start + m - i]
-        for h_t, delta_t in zip(h, delta, strict=True):
-            part += h_t[i] * delta_t[i:] + h_t[i:] * delta_t[i]
-        weight = np.sqrt(spectrum.differences[i, i:])
-        weight[0] *= np.sqrt(0.5)
-        part *= weight[:, None]
-        start += m - i
-    rows = pairs.T
-    if design.changes_rows:
-        rows = design.to_rows(rows.reshape(design.n_samples, -1)).reshape(rows.shape)
-    return rows

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..problem import Certificate
+from ._point import widened
 
 #: Backtracking multiplies the Lipschitz estimate by this factor.
 _GROW = 1.5
@@ -89,7 +90,7 @@ def _shrink(problem, matrix, step):
     From its Gram matrix: the shrinkage *factor* is a smooth function of the squared singular values, so that
     nothing of relevance is lost to the squaring.
     """
-    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    wide = widened(matrix)
     eigenvalues, basis = np.linalg.eigh(wide @ wide.T)
     s = np.sqrt(np.maximum(eigenvalues, 0.0))
     # Directions at the level of rounding are zero already; any finite factor keeps them there.
