@@ -23,9 +23,10 @@ class Squared:
         """Loss part of the dual objective, r·y − ½‖r‖²."""
         return np.sum(dual * target) - 0.5 * np.sum(dual**2)
 
-    def dual_gradient(self, target, dual):
-        """Gradient of `dual_value`, y − r."""
-        return target - dual
+    def dual_along(self, target, dual):
+        """`dual_value` of multiples of a dual point, as a function of an array of factors."""
+        linear, quadratic = np.sum(dual * target), np.sum(dual**2)
+        return lambda factors: factors * linear - 0.5 * factors**2 * quadratic
 
 
 LOSSES = {"squared": Squared}

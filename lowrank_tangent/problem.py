@@ -187,13 +187,12 @@ class StructuredRegression:
             spectra = self._dual_spectra(dual)
         largest = 2.0 / self.alpha * max(values.max() for values in spectra)
         limit = min(2.0, _INSIDE * self.spectral.conjugate_domain / largest) if largest > 0 else 2.0
-
-        linear, quadratic = np.sum(dual * self.target), np.sum(dual**2)
         u = 2.0 / self.alpha * np.concatenate(spectra)
+        loss = self.loss.dual_along(self.target, dual)
 
         def value(factors):
             barrier = self.spectral.conjugate(np.multiply.outer(factors, u)).sum(axis=-1)
-            return factors * linear - 0.5 * factors**2 * quadratic - 0.5 * self.alpha * barrier
+            return loss(factors) - 0.5 * self.alpha * barrier
 
         # The objective is concave in the factor: zoom in, from a grid that is finest at the boundary of the domain.
         factors = np.append(limit * (1.0 - np.logspace(-12, 0, 37)), min(1.0, limit))

@@ -36,7 +36,7 @@ def solve(problem, method="auto", tol=1e-6, max_iter=None, warm_start=None, verb
     ----------
     problem : StructuredRegression
     method : {"auto", "newton", "proximal", "cvxpy", "ridge"}, default="auto"
-        "newton": second-order, on the dual. "proximal": accelerated proximal gradient. "cvxpy": the
+        "newton": second-order, by systems of the dual's size. "proximal": accelerated proximal gradient. "cvxpy": the
         semidefinite program, for reference. "ridge": closed form for ``adaptivity=0``. "auto": "ridge"
         where it applies and its kernel is small against the memory, else "newton".
     tol : float > 0, default=1e-6
