@@ -10,6 +10,7 @@ Source: LeJeune & Alemohammad, arXiv 2308.15478, Theorem 2.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from numbers import Real
 
@@ -21,6 +22,8 @@ from .penalties import ScaledPenalty, get_penalty
 
 #: A dual candidate on the boundary of a barrier has the value −inf; it is pulled this far inside.
 _INSIDE = 1.0 - 1e-12
+#: Singular values below this share of the largest are zeros that rounding has moved.
+_RANK_TOL = 1e-12
 #: Rounds of a search for the best multiple of a dual point; each narrows the bracket twentyfold.
 _ZOOMS = 5
 
@@ -34,20 +37,38 @@ class Certificate:
     objective : float
         Primal objective P(B).
     dual_objective : float
-        Dual objective D(r), a lower bound on the optimal value (−inf if nothing is proved).
+        Dual objective D(r), a lower bound on the optimal value; −inf if nothing is proved, NaN for a penalty that is
+        not convex.
     dual_gap : float
-        (P − D) / P: the relative error of the objective is at most that. 0 for P = 0.
+        (P − D) / P: the relative error of the objective is at most that. 0 for P = 0, NaN for a penalty that is not
+        convex.
+    stationarity : float
+        For a penalty that is not convex, the residual of the optimality condition, see
+        `StructuredRegression.optimality_residual`; else NaN.
+    constraint_residual : float
+        ‖y − A B‖ / ‖y‖ for ``loss="interpolation"``; else 0.
     """
 
     objective: float
     dual_objective: float
     dual_gap: float
+    stationarity: float = math.nan
+    constraint_residual: float = 0.0
 
     @classmethod
-    def of(cls, objective, dual_objective):
-        """Certificate of two objective values; rounding cannot make the gap negative."""
-        gap = max(objective - dual_objective, 0.0)
-        return cls(float(objective), float(dual_objective), float(gap / objective) if objective > 0 else 0.0)
+    def of(cls, objective, dual_objective, slack=0.0, constraint_residual=0.0):
+        """Certificate of two objective values; rounding cannot make the gap negative.
+
+        `slack` is what a violated constraint may have gained the objective.
+        """
+        gap = max(objective - dual_objective, 0.0) + slack
+        relative = float(gap / objective) if objective > 0 else 0.0
+        return cls(float(objective), float(dual_objective), relative, constraint_residual=float(constraint_residual))
+
+    @property
+    def error(self):
+        """What is compared with `tol`: the gap, or without one the stationarity; no less than the constraint residual."""
+        return max(self.stationarity if math.isnan(self.dual_gap) else self.dual_gap, self.constraint_residual)
 
 
 class StructuredRegression:
@@ -64,9 +85,11 @@ class StructuredRegression:
         With ``adaptivity=0`` the same alpha gives scikit-learn's ``Ridge(alpha)`` on the features.
     adaptivity : float ≥ 0, default=1.0
         How cheaply features may move; 0 is exactly ridge.
-    loss : {"squared"}, default="squared"
+    loss : {"squared", "interpolation"}, default="squared"
+        "interpolation": the linearly constrained problem, minimise ``(α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))`` subject to
+        ``A B = y``. There alpha scales the objective alone; theory has 1.
     sample_weight : array of shape (n,), optional
-        Multiplies each sample's squared error.
+        Multiplies each sample's squared error; leaves out samples of weight 0.
     fit_intercept : bool, default=False
         Adds an unpenalised constant for every output, by exact (weighted) centring.
 
@@ -153,18 +176,32 @@ class StructuredRegression:
         -------
         Certificate
         """
-        return Certificate.of(self.objective(coefs), self.dual_objective(dual))
+        objective = float(self.objective(coefs))
+        if not self.loss.is_constraint:
+            if self.spectral.is_convex:
+                return Certificate.of(objective, self.dual_objective(dual))
+            return Certificate(objective, math.nan, math.nan, self.optimality_residual(coefs))
+        violation = self.residual(coefs)
+        relative = float(np.linalg.norm(violation) / max(np.linalg.norm(self.target), np.finfo(float).tiny))
+        if self.spectral.is_convex:
+            # Weak duality holds for the y that is interpolated: r·(y − A B) is the price of the difference.
+            return Certificate.of(objective, self.dual_objective(dual), abs(np.vdot(dual, violation)), relative)
+        return Certificate(objective, math.nan, math.nan, self.optimality_residual(coefs, dual), relative)
 
     def residual(self, coefs):
-        """y − A B with weights and centring applied, the dual point that belongs to B at the optimum."""
-        return self.loss.dual(self.target, self.design.matvec(coefs))
+        """y − A B with weights and centring applied; for the squared loss the dual point that belongs to B."""
+        return self.target - self.design.matvec(coefs)
 
     def primal_of(self, dual):
-        """The coefficients at which the conjugate is attained for a dual point inside its domain."""
+        """Coefficients that a dual point inside its domain stands for.
+
+        Those at which the conjugate is attained; for a penalty that is not convex, those of ridge regression.
+        """
         coefs = []
         for matrix in self.design.rmatvec(dual):
             u, s, vt = np.linalg.svd(matrix, full_matrices=False)
-            stretch = self.spectral.dual_stretch(2.0 / self.alpha * s)
+            convex = self.spectral.is_convex
+            stretch = self.spectral.dual_stretch(2.0 / self.alpha * s) if convex else np.ones_like(s)
             coefs.append((u * (stretch**2 * s / self.alpha)) @ vt)
         return coefs
 
@@ -205,15 +242,31 @@ class StructuredRegression:
         best = int(np.argmax(values))
         return factors[best] * dual, float(values[best])
 
-    def optimality_residual(self, coefs):
-        """Distance of ``A*(y − A B)`` from the gradient of the penalty, relative to the former."""
-        pull = self.design.rmatvec(self.residual(coefs))
+    def optimality_residual(self, coefs, dual=None):
+        """Distance of ``A* r`` from the subdifferential of the penalty, relative to the norm of ``A* r``.
+
+        Parameters
+        ----------
+        coefs : list of ndarray
+        dual : ndarray of shape (n, C), optional
+            r; by default ``y − A B``.
+        """
+        pull = self.design.rmatvec(self.residual(coefs) if dual is None else dual)
         miss, size = 0.0, 0.0
         for gradient, coef in zip(pull, coefs, strict=True):
             u, v, vt = np.linalg.svd(coef, full_matrices=False)
-            miss += np.sum((gradient - 0.5 * self.alpha * (u * self.spectral.derivative(v)) @ vt) ** 2)
+            used = v > _RANK_TOL * v[0]
+            u, v, vt = u[:, used], v[used], vt[used]
+            difference = gradient - 0.5 * self.alpha * (u * self.spectral.derivative(v)) @ vt
+            miss += np.sum(difference**2)
+            if self.spectral.kink > 0.0:
+                # Outside the span of B, singular values up to the kink belong to the subdifferential.
+                unused = difference - u @ (u.T @ difference)
+                unused -= (unused @ vt.T) @ vt
+                excess = np.maximum(singular_values(unused) - 0.5 * self.alpha * self.spectral.kink, 0.0)
+                miss += np.sum(excess**2) - np.sum(unused**2)
             size += np.sum(gradient**2)
-        return float(np.sqrt(miss / size)) if size > 0 else float(np.sqrt(miss))
+        return float(np.sqrt(max(miss, 0.0) / (size or 1.0)))
 
     def _dual_spectra(self, dual):
         return [singular_values(pull) for pull in self.design.rmatvec(dual)]

@@ -22,7 +22,7 @@ def solved(request, rng, penalty):
     outputs, C = request.param
     operator = random_operator(rng, 16, [(4, 6), (5, 2)], outputs, C)
     problem = StructuredRegression(operator, low_rank_target(rng, operator), penalty, 0.05, 20.0)
-    solution = solve(problem, "newton", tol=1e-15)
+    solution = solve(problem, "newton", tol=1e-14)
     return problem, solution, adapt(problem, solution)
 
 
@@ -109,7 +109,7 @@ def test_kernel_ridge_of_scikit_learn_on_the_adapted_kernel(rng, penalty, output
         alpha=0.05,
         adaptivity=5.0,
         outputs=outputs,
-        tol=1e-15,
+        tol=1e-14,
         fit_intercept=fit_intercept,
         random_state=0,
     ).fit(X, Y if C > 1 else Y[:, 0])

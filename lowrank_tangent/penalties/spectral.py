@@ -5,75 +5,128 @@ With ω(z) the price of stretching a direction by z ≥ 1 (ω(1) = 0), theory gi
     ω̃(v)  = min_{z ≥ 1} ω(z) + v² / z²              effective penalty
     ω̃*(u) = max_{z ≥ 1} z² u² / 4 − ω(z)            its conjugate
 
-Both problems have one unknown, so each penalty only has to say where they are attained. Everything else
-follows by the envelope theorem and is written once, in the base class.
+Both problems have one unknown. The base class solves them by a global search, from the price and its slope alone;
+penalties for which more is known override where the minimum and the maximum are attained. Everything else follows by
+the envelope theorem and is written once.
 
 Source: LeJeune & Alemohammad, arXiv 2308.15478, Theorem 2 and Proposition 3.
 """
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 
 import numpy as np
 
-from . import _scalar
+from ._search import STRETCHES, difference_quotient, increasing_root, minimise
+
+#: Stretches, and relative fall of a secant that rounding does not explain, for the check of convexity.
+_CONVEXITY_GRID = 1.0 + np.logspace(-3, 6, 9 * 16 + 1)
+_CONVEXITY_SLACK = 1e-7
+#: Second differences of a price drown in rounding nearer to z = 1 than this; there its curvature hardly matters.
+_NEAR_ONE = 1e-4
 
 
 class SpectralPenalty(ABC):
     """A price ω(z) for stretching tangent features, and all that solvers need of it.
 
-    Arrays of any shape go in and come out; singular values v, s, u are ≥ 0, stretches z are ≥ 1.
+    Arrays of any shape go in and come out; singular values v, s, u are ≥ 0, stretches z are ≥ 1 unless said otherwise.
     """
 
-    #: Whether the effective penalty is convex, so that solutions can be certified by a duality gap.
-    is_convex = True
-    #: The conjugate is finite for u below this.
-    conjugate_domain = np.inf
+    #: Whether the effective penalty is smooth and every stretch at least 1, which Newton's method relies on.
+    is_smooth = True
+    #: Slope of the effective penalty at 0: singular values up to it leave a zero of the coefficients where it is.
+    kink = 0.0
 
     @abstractmethod
     def value(self, z):
-        """Price ω(z)."""
+        """Price ω(z), for any z > 0."""
 
     @abstractmethod
+    def slope(self, z):
+        """Derivative ω'(z) of the price, for any z > 0; at z = 1 that from the right."""
+
+    @functools.cached_property
+    def is_convex(self):
+        """Whether the effective penalty is convex, so that solutions can be certified by a duality gap.
+
+        Decided by the convexity of g(t) = ω(√t), which implies it: here by secants on a grid.
+        """
+        square = _CONVEXITY_GRID**2
+        value = self.value(_CONVEXITY_GRID)
+        finite = np.isfinite(value)
+        secants = np.diff(value[finite]) / np.diff(square[finite])
+        return bool(np.all(np.diff(secants) >= -_CONVEXITY_SLACK * np.abs(secants[1:])))
+
+    @functools.cached_property
+    def conjugate_domain(self):
+        """The conjugate is finite for u below this."""
+        return float(np.sqrt(self._squared_slopes[-1]))
+
+    @property
+    def sides(self):
+        """Prices of the left and of the right transform, of which ω is the joint price."""
+        return self, RidgePenalty()
+
     def stretch(self, v):
         """Stretch z(v) at which the effective penalty is attained."""
+        v = singular_values(v)
+        return self._minimal_stretch(v.ravel(), np.zeros(v.size)).reshape(v.shape)
 
-    @abstractmethod
     def prox(self, s, tau):
-        """Proximal map ``argmin_v ½ (v − s)² + τ ω̃(v)``; `tau` > 0 broadcasts against `s`."""
+        """Proximal map ``argmin_v ½ (v − s)² + τ ω̃(v)``, a global minimiser; `tau` > 0 broadcasts against `s`."""
+        s, tau = np.broadcast_arrays(singular_values(s, "s"), positive(tau))
+        square = self._minimal_stretch(s.ravel(), 2.0 * tau.ravel()).reshape(s.shape) ** 2
+        return s * (square / (square + 2.0 * tau))
 
-    @abstractmethod
     def conjugate(self, u):
-        """Conjugate ω̃*(u), +inf outside its domain."""
+        """Conjugate ω̃*(u) of a convex effective penalty, +inf outside its domain."""
+        u = singular_values(u, "u")
+        z = self.dual_stretch(u)
+        inside = np.isfinite(z)
+        z = np.where(inside, z, 1.0)
+        return np.where(inside, (z * u / 2.0) ** 2 - self.value(z), np.inf)
 
-    @abstractmethod
     def dual_stretch(self, u):
-        """Stretch z at which the conjugate is attained, +inf outside its domain."""
+        """Stretch z at which the conjugate of a convex effective penalty is attained, +inf outside its domain."""
+        u = singular_values(u, "u")
+        flat = u.ravel()
+        above = np.searchsorted(self._squared_slopes, flat**2)
+        inside = above < len(STRETCHES)
+        high = np.minimum(above, len(STRETCHES) - 1)
+        z = increasing_root(
+            lambda z: 2.0 * self.slope(z) - z * flat**2, STRETCHES[np.maximum(high - 1, 0)], STRETCHES[high]
+        )
+        return np.where(inside, z, np.inf).reshape(u.shape)
 
-    @abstractmethod
     def stretch_slope(self, z):
-        """Derivative of z² with respect to u² = ω̃'(v)², written in z: z³ / (z ω''(z) − ω'(z))."""
+        """Derivative of z² with respect to u² = ω̃'(v)², for a convex penalty: z³ / (z ω''(z) − ω'(z)); 0 at z = 1."""
+        return self._where_stretched(z, lambda z, bend, slope: z**3 / (bend - slope))
+
+    def stretch_growth(self, z):
+        """Derivative of z² with respect to v²: 4 / (z (z ω''(z) + 3 ω'(z))); 0 at z = 1."""
+        return self._where_stretched(z, lambda z, bend, slope: 4.0 / (z * (bend + 3.0 * slope)))
 
     def effective(self, v):
         """Effective penalty ω̃(v)."""
-        v = _singular_values(v)
+        v = singular_values(v)
         z = self.stretch(v)
         return self.value(z) + (v / z) ** 2
 
     def derivative(self, v):
         """Derivative ω̃'(v) = 2 v / z(v)²."""
-        v = _singular_values(v)
+        v = singular_values(v)
         z = self.stretch(v)
         return 2.0 * (v / z) / z
 
     def conjugate_derivative(self, u):
         """Derivative of the conjugate, z² u / 2."""
-        return self.dual_stretch(u) ** 2 * _singular_values(u) / 2.0
+        return self.dual_stretch(u) ** 2 * singular_values(u, "u") / 2.0
 
     def conjugate_second_derivative(self, u):
         """Second derivative of the conjugate."""
-        u = _singular_values(u)
+        u = singular_values(u, "u")
         z = self.dual_stretch(u)
         return z**2 / 2.0 + u**2 * self.stretch_slope(z)
 
@@ -85,124 +138,84 @@ class SpectralPenalty(ABC):
     def __repr__(self):
         return f"{type(self).__name__}()"
 
+    @functools.cached_property
+    def _grid_prices(self):
+        return self.value(STRETCHES)
+
+    @functools.cached_property
+    def _squared_slopes(self):
+        """u² = 2 ω'(z) / z on the grid; rounding in the price must not make it fall."""
+        with np.errstate(invalid="ignore"):
+            slopes = np.append(0.0, 2.0 * self.slope(STRETCHES[1:]) / STRETCHES[1:])
+        return np.maximum.accumulate(np.where(np.isnan(slopes), np.inf, slopes))
+
+    def _minimal_stretch(self, s, c):
+        """Global minimisers of ω(z) + s² / (z² + c) for arrays s and c."""
+
+        def total(rows, z):
+            return self.value(z) + (s[rows] / np.hypot(z, np.sqrt(c[rows]))) ** 2
+
+        def table(rows):
+            return self._grid_prices + (s[rows, None] / np.hypot(STRETCHES, np.sqrt(c[rows, None]))) ** 2
+
+        def slope(rows, z):
+            square = z**2 + c[rows]
+            return self.slope(z) - 2.0 * z * (s[rows] / square) ** 2
+
+        z, _ = minimise(s.size, total, STRETCHES, table, slope)
+        if (z == STRETCHES[-1]).any():
+            raise ValueError(
+                f"the price of {self!r} grows too slowly: no stretch below {STRETCHES[-1]:.0e} minimises "
+                f"omega(z) + v² / z² for v = {s[z == STRETCHES[-1]].min():.3g}. Use a price that grows without bound."
+            )
+        return np.where(s == 0.0, 1.0, z)
+
+    def _where_stretched(self, z, formula):
+        z = stretches(z)
+        moved = np.isfinite(z) & (z > 1.0 + _NEAR_ONE)
+        z = np.where(moved, z, 2.0)
+        with np.errstate(divide="ignore"):
+            values = formula(z, z * difference_quotient(self.slope, z), self.slope(z))
+        return np.where(moved & np.isfinite(values), np.maximum(values, 0.0), 0.0)
+
 
 class RidgePenalty(SpectralPenalty):
     """Fixed features: no stretch is allowed, ω̃(v) = v². The model is ridge regression with the NTK."""
 
+    is_convex = True
+    conjugate_domain = np.inf
+
     def value(self, z):
-        """Price: 0 for z = 1 and +inf beyond."""
-        return np.where(_stretches(z) > 1.0, np.inf, 0.0)
+        """Price: 0 for z = 1 and +inf elsewhere."""
+        return np.where(stretches(z) == 1.0, 0.0, np.inf)
+
+    def slope(self, z):
+        """+inf: every stretch is forbidden."""
+        return np.full_like(stretches(z), np.inf)
 
     def stretch(self, v):
         """z = 1."""
-        return np.ones_like(_singular_values(v))
+        return np.ones_like(singular_values(v))
 
     def prox(self, s, tau):
         """Ridge shrinkage s / (1 + 2τ)."""
-        return _singular_values(s, "s") / (1.0 + 2.0 * _positive(tau))
+        return singular_values(s, "s") / (1.0 + 2.0 * positive(tau))
 
     def conjugate(self, u):
         """u² / 4."""
-        return _singular_values(u, "u") ** 2 / 4.0
+        return singular_values(u, "u") ** 2 / 4.0
 
     def dual_stretch(self, u):
         """z = 1."""
-        return np.ones_like(_singular_values(u, "u"))
+        return np.ones_like(singular_values(u, "u"))
 
     def stretch_slope(self, z):
         """0: z never moves."""
-        return np.zeros_like(_stretches(z))
+        return np.zeros_like(stretches(z))
 
-
-class _BarrierPenalty(SpectralPenalty):
-    """Penalties with the nuclear norm as tail: their conjugate is a barrier, finite for u < 2 only."""
-
-    conjugate_domain = 2.0
-    _prox_in_squares: bool
-
-    def prox(self, s, tau):
-        """Proximal map by one scalar root a singular value."""
-        s, tau = np.broadcast_arrays(_singular_values(s, "s"), _positive(tau))
-        out = np.empty(s.size)
-        _scalar.shrink(np.ravel(s), np.ravel(tau), self._prox_in_squares, out)
-        return out.reshape(s.shape)
-
-
-class PowerPenalty(_BarrierPenalty):
-    """ω(z) = (z − 1)², one-sided.
-
-    Ridge-like for small singular values, ω̃(v) ≈ v², and the nuclear norm for large ones, ω̃(v) ≈ 2v.
-
-    Parameters
-    ----------
-    p : int, default=2
-        Power of the price; 2 is the one supported.
-    """
-
-    _prox_in_squares = False
-
-    def __init__(self, p=2):
-        if p != 2:
-            raise ValueError(f"PowerPenalty supports p=2; got p={p!r}.")
-        self.p = p
-
-    def value(self, z):
-        """(z − 1)²."""
-        return (_stretches(z) - 1.0) ** 2
-
-    def stretch(self, v):
-        """Root of z³ (z − 1) = v²."""
-        return _elementwise(_scalar.power_stretch, _singular_values(v))
-
-    def conjugate(self, u):
-        """u² / (4 − u²) for u < 2."""
-        x, inside = _barrier_margin(u)
-        return np.where(inside, (np.minimum(u, 2.0) / 2.0) ** 2 / x, np.inf)
-
-    def dual_stretch(self, u):
-        """1 / (1 − u²/4) for u < 2."""
-        x, inside = _barrier_margin(u)
-        return np.where(inside, 1.0 / x, np.inf)
-
-    def stretch_slope(self, z):
-        """½ z³."""
-        return 0.5 * _stretches(z) ** 3
-
-    def __repr__(self):
-        return f"PowerPenalty(p={self.p})"
-
-
-class KLPenalty(_BarrierPenalty):
-    """ω(z) = z² − 1 − 2 ln z, one-sided.
-
-    Twice the Kullback–Leibler divergence between N(0, M Mᵀ) and N(0, I); its dual is a log-det barrier.
-    """
-
-    _prox_in_squares = True
-
-    def value(self, z):
-        """z² − 1 − 2 ln z."""
-        return _elementwise(_scalar.kl_value, _stretches(z))
-
-    def stretch(self, v):
-        """Root of z⁴ − z² = v²."""
-        return _elementwise(_scalar.kl_stretch, _singular_values(v))
-
-    def conjugate(self, u):
-        """−ln(1 − u²/4) for u < 2."""
-        x, inside = _barrier_margin(u)
-        # The margin is exact near u = 2, u² itself near u = 0.
-        near_zero = np.minimum(u, 1.0) / 2.0
-        return np.where(inside, np.where(np.less(u, 1.0), -np.log1p(-(near_zero**2)), -np.log(x)), np.inf)
-
-    def dual_stretch(self, u):
-        """1 / √(1 − u²/4) for u < 2."""
-        x, inside = _barrier_margin(u)
-        return np.where(inside, 1.0 / np.sqrt(x), np.inf)
-
-    def stretch_slope(self, z):
-        """¼ z⁴."""
-        return 0.25 * _stretches(z) ** 4
+    def stretch_growth(self, z):
+        """0: z never moves."""
+        return np.zeros_like(stretches(z))
 
 
 class ScaledPenalty:
@@ -223,6 +236,21 @@ class ScaledPenalty:
     def is_fixed(self):
         """Whether no stretch is possible: the problem is ridge."""
         return isinstance(self.unit, RidgePenalty)
+
+    @property
+    def is_convex(self):
+        """Whether solutions can be certified by a duality gap."""
+        return self.unit.is_convex
+
+    @property
+    def is_smooth(self):
+        """Whether Newton's method applies."""
+        return self.unit.is_smooth
+
+    @property
+    def kink(self):
+        """Slope of ω̃_μ at 0."""
+        return self.root * self.unit.kink
 
     @property
     def conjugate_domain(self):
@@ -261,60 +289,29 @@ class ScaledPenalty:
         """Derivative of z² with respect to u²."""
         return self.unit.stretch_slope(z) / self.root**2
 
-
-#: Penalties that estimators know by name.
-PENALTIES = {"ridge": RidgePenalty, "power": PowerPenalty, "kl": KLPenalty}
-
-
-def get_penalty(penalty):
-    """The penalty of that name, or the instance itself.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For an unknown name, or anything that is no penalty.
-    """
-    if isinstance(penalty, str):
-        if penalty not in PENALTIES:
-            raise ValueError(f"penalty must be one of {sorted(PENALTIES)} or an instance; got {penalty!r}.")
-        return PENALTIES[penalty]()
-    if not isinstance(penalty, SpectralPenalty):
-        raise TypeError(
-            f"penalty must be one of {sorted(PENALTIES)} or a SpectralPenalty instance such as KLPenalty(); "
-            f"got {penalty!r}."
-        )
-    return penalty
+    def stretch_growth(self, z):
+        """Derivative of z² with respect to v²."""
+        return self.unit.stretch_growth(z) / self.root**2
 
 
-def _elementwise(kernel, values):
-    out = np.empty(values.size)
-    kernel(np.ravel(values), out)
-    return out.reshape(values.shape)
-
-
-def _barrier_margin(u):
-    """1 − u²/4 without cancellation near the boundary (1 outside, to be masked), and u < 2."""
-    u = _singular_values(u, "u")
-    inside = u < 2.0
-    margin = np.where(inside, (1.0 - u / 2.0) * (1.0 + u / 2.0), 1.0)
-    return margin, inside
-
-
-def _singular_values(v, name="v"):
+def singular_values(v, name="v"):
+    """A float array of numbers ≥ 0."""
     v = np.asarray(v, dtype=np.float64)
     if not (v >= 0.0).all():
         raise ValueError(f"{name} must hold singular values: numbers >= 0, not NaN.")
     return v
 
 
-def _stretches(z):
+def stretches(z):
+    """A float array of numbers > 0."""
     z = np.asarray(z, dtype=np.float64)
-    if not (z >= 1.0).all():
-        raise ValueError("z must hold stretches: numbers >= 1, not NaN.")
+    if not (z > 0.0).all():
+        raise ValueError("z must hold stretches: numbers > 0, not NaN.")
     return z
 
 
-def _positive(tau):
+def positive(tau):
+    """A float array of numbers > 0."""
     tau = np.asarray(tau, dtype=np.float64)
     if not (tau > 0.0).all():
         raise ValueError("tau must be > 0.")

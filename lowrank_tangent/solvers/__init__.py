@@ -2,32 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from .._memory import physical_memory
 from ..problem import StructuredRegression, check_number
 from ._solution import Iteration, Monitor, Solution
+from .bilinear import solve_bilinear
+from .interpolation import by_multipliers
 from .newton import solve_newton
 from .proximal import solve_proximal
 from .reference import solve_cvxpy
+from .reweighted import random_start, solve_reweighted
 from .ridge import solve_ridge
 
-#: Every solver by name, with its default iteration limit. A solver is called with
-#: (problem, monitor, max_iter, warm_start) and returns (coefs, dual, message).
+
+@dataclass(frozen=True)
+class Solver:
+    """A solver and what it can do.
+
+    Attributes
+    ----------
+    run : callable
+        Called with (problem, monitor, max_iter, warm_start); returns (coefs, dual, message).
+    max_iter : int
+        Default iteration limit.
+    needs : frozenset of {"convex", "smooth", "fixed"}
+        What the penalty has to be.
+    interpolation : callable or None
+        Like `run`, for ``loss="interpolation"``.
+    """
+
+    run: Callable
+    max_iter: int
+    needs: frozenset = frozenset()
+    interpolation: Callable | None = None
+
+
+#: Every solver by name.
 SOLVERS = {
-    "newton": (solve_newton, 200),
-    "proximal": (solve_proximal, 20_000),
-    "cvxpy": (solve_cvxpy, 200),
-    "ridge": (solve_ridge, 1),
+    "newton": Solver(solve_newton, 200, frozenset({"convex", "smooth"}), by_multipliers(solve_newton)),
+    "reweighted": Solver(solve_reweighted, 500, frozenset({"smooth"}), by_multipliers(solve_reweighted)),
+    "proximal": Solver(solve_proximal, 20_000),
+    "bilinear": Solver(solve_bilinear, 20_000, frozenset(), by_multipliers(solve_bilinear)),
+    "cvxpy": Solver(solve_cvxpy, 200, frozenset({"convex"}), solve_cvxpy),
+    "ridge": Solver(solve_ridge, 1, frozenset({"fixed"}), solve_ridge),
 }
 
 #: Share of the memory that the kernel of the closed form may take before `auto` iterates instead.
 _KERNEL_SHARE = 0.1
 
 
-def solve(problem, method="auto", tol=1e-6, max_iter=None, warm_start=None, verbose=0, callback=None):
+def solve(
+    problem,
+    method="auto",
+    tol=1e-6,
+    max_iter=None,
+    warm_start=None,
+    verbose=0,
+    callback=None,
+    n_init=1,
+    random_state=None,
+):
     """Solve a structured regression problem.
 
     minimise  ``½‖y − A B‖² + (α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))``,  μ = 1/adaptivity
@@ -35,31 +75,41 @@ def solve(problem, method="auto", tol=1e-6, max_iter=None, warm_start=None, verb
     Parameters
     ----------
     problem : StructuredRegression
-    method : {"auto", "newton", "proximal", "cvxpy", "ridge"}, default="auto"
-        "newton": second-order, by systems of the dual's size. "proximal": accelerated proximal gradient. "cvxpy": the
-        semidefinite program, for reference. "ridge": closed form for ``adaptivity=0``. "auto": "ridge"
-        where it applies and its kernel is small against the memory, else "newton".
+    method : {"auto", "newton", "reweighted", "proximal", "cvxpy", "bilinear", "ridge"}, default="auto"
+        - "newton": second-order, by systems of the dual's size; for convex penalties.
+        - "reweighted": second-order, by reweighted ridge regressions; for every penalty that stretches.
+        - "proximal": accelerated proximal gradient; for every penalty.
+        - "cvxpy": the semidefinite program, for reference.
+        - "bilinear": the joint problem over parameters and transforms by L-BFGS, as a witness.
+        - "ridge": closed form for ``adaptivity=0``.
+        - "auto": "ridge" where it applies and its kernel is small against the memory, "newton" for convex penalties,
+          "reweighted" for others, "proximal" for those that do not stretch (nuclear, Schatten).
     tol : float > 0, default=1e-6
-        Relative duality gap at which to stop.
+        Relative duality gap at which to stop; for a penalty that is not convex, residual of stationarity.
     max_iter : int ≥ 0, optional
-        By default 200 for "newton" and "cvxpy", 20,000 for "proximal".
+        By default 200 for "newton" and "cvxpy", 500 for "reweighted", 20,000 for "proximal" and "bilinear".
     warm_start : Solution or ndarray of shape (n, C), optional
-        Solution of a problem with the same features (other y, alpha or adaptivity), or a dual point, to start
-        from ("newton" and "proximal").
+        Solution of a problem with the same features (other y, alpha or adaptivity), or a dual point, to start from.
     verbose : int, default=0
         1 shows a progress bar with the gap.
     callback : callable, optional
         Called with every `Iteration`; a true return value stops the solver at its best point so far.
+    n_init : int ≥ 1, default=1
+        Starting points that are tried for a penalty that is not convex: `warm_start` or ridge regression, then random
+        ones. The solution with the lowest objective is kept.
+    random_state : int, RandomState or None, default=None
+        Draws the random starting points.
 
     Returns
     -------
     Solution
-        Never assumed converged: ``converged`` says whether the gap of the returned point is below `tol`.
+        Never assumed converged: ``converged`` says whether the error of the returned point is below `tol`.
 
     Raises
     ------
     ValueError, TypeError
-        For arguments out of range.
+        For arguments out of range, a method that cannot solve this problem, and constraints of
+        ``loss="interpolation"`` that depend on each other.
     RuntimeError
         If "cvxpy" ends without a solution.
 
@@ -80,21 +130,16 @@ def solve(problem, method="auto", tol=1e-6, max_iter=None, warm_start=None, verb
     tol = check_number(tol, "tol", positive=True)
     if method == "auto":
         method = _choose(problem)
-    if method not in SOLVERS:
-        raise ValueError(f"method must be 'auto' or one of {sorted(SOLVERS)}; got {method!r}.")
-    if method == "ridge" and not problem.spectral.is_fixed:
-        raise ValueError("method='ridge' is the closed form for adaptivity=0; use method='newton' or 'auto'.")
-    solver, limit = SOLVERS[method]
-    max_iter = limit if max_iter is None else _check_count(max_iter)
+    run, limit = _capable(method, problem)
+    max_iter = limit if max_iter is None else _check_count(max_iter, "max_iter", 0)
+    n_init = _check_count(n_init, "n_init", 1)
     reduced, expand, compress = problem.reduced()
-    start = None if warm_start is None else _starting_point(warm_start, problem, compress)
-    monitor = Monitor(tol, verbose, callback)
-    try:
-        coefs, dual, message = solver(reduced, monitor, max_iter, start)
-    finally:
-        monitor.close()
-    # Certified anew, from the definition: the figures are those of the point that is returned.
-    certificate = reduced.certificate(coefs, dual)
+    starts = [None if warm_start is None else _starting_point(warm_start, problem, compress)]
+    if not problem.spectral.is_convex:
+        rng = check_random_state(random_state)
+        starts += [(random_start(reduced, rng), None) for _ in range(n_init - 1)]
+    solutions = [_solve_from(start, reduced, run, max_iter, Monitor(tol, verbose, callback)) for start in starts]
+    coefs, dual, message, certificate, history = min(solutions, key=lambda found: found[3].objective)
     coefs = expand(coefs)
     return Solution(
         coefs=coefs,
@@ -103,26 +148,61 @@ def solve(problem, method="auto", tol=1e-6, max_iter=None, warm_start=None, verb
         objective=certificate.objective,
         dual_objective=certificate.dual_objective,
         dual_gap=certificate.dual_gap,
-        n_iter=monitor.history[-1].iteration,
-        converged=certificate.dual_gap <= tol,
+        stationarity=certificate.stationarity,
+        constraint_residual=certificate.constraint_residual,
+        n_iter=history[-1].iteration,
+        converged=certificate.error <= tol,
         message=message,
         method=method,
-        history=monitor.history,
+        history=history,
     )
 
 
+def _solve_from(start, problem, run, max_iter, monitor):
+    """One run of a solver, certified anew from the definition: the figures are those of the point that it returns."""
+    try:
+        coefs, dual, message = run(problem, monitor, max_iter, start)
+    finally:
+        monitor.close()
+    return coefs, dual, message, problem.certificate(coefs, dual), monitor.history
+
+
 def _choose(problem):
+    if not problem.spectral.is_smooth:
+        return "proximal"
     if not problem.spectral.is_fixed:
-        return "newton"
+        return "newton" if problem.spectral.is_convex else "reweighted"
     design = problem.design
     rows = design.n_samples * (1 if design.outputs == "shared" else design.n_outputs)
     return "ridge" if 8.0 * rows**2 <= _KERNEL_SHARE * physical_memory() else "newton"
 
 
-def _check_count(max_iter):
-    if isinstance(max_iter, (bool, np.bool_)) or not isinstance(max_iter, Integral) or max_iter < 0:
-        raise ValueError(f"max_iter must be an integer >= 0; got {max_iter!r}.")
-    return int(max_iter)
+def _capable(method, problem):
+    """The function of a solver for this problem and its iteration limit, or an error that names what is missing."""
+    if method not in SOLVERS:
+        raise ValueError(f"method must be 'auto' or one of {sorted(SOLVERS)}; got {method!r}.")
+    solver, penalty = SOLVERS[method], problem.penalty
+    if "fixed" in solver.needs and not problem.spectral.is_fixed:
+        raise ValueError("method='ridge' is the closed form for adaptivity=0; use method='newton' or 'auto'.")
+    if "smooth" in solver.needs and not problem.spectral.is_smooth:
+        raise ValueError(f"method={method!r} needs a penalty that only stretches; {penalty!r} takes method='proximal'.")
+    if "convex" in solver.needs and not problem.spectral.is_convex:
+        raise ValueError(f"method={method!r} needs a convex penalty; {penalty!r} takes method='reweighted'.")
+    if not problem.loss.is_constraint:
+        return solver.run, solver.max_iter
+    if solver.interpolation is None:
+        raise ValueError(f"method={method!r} cannot solve loss='interpolation'; {_interpolators()}.")
+    return solver.interpolation, solver.max_iter
+
+
+def _interpolators():
+    return "use one of " + str(sorted(name for name, solver in SOLVERS.items() if solver.interpolation))
+
+
+def _check_count(value, name, least):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} must be an integer >= {least}; got {value!r}.")
+    return int(value)
 
 
 def _starting_point(warm_start, problem, compress):
@@ -134,7 +214,9 @@ def _starting_point(warm_start, problem, compress):
             f"warm_start must be a Solution or a finite dual point of shape {problem.target.shape}; "
             f"got shape {dual.shape}."
         )
-    dual, _ = problem.best_multiple(problem.design.project(dual))
+    dual = problem.design.project(dual)
+    if problem.spectral.is_convex:
+        dual, _ = problem.best_multiple(dual)
     coefs = warm_start.coefs if known else problem.primal_of(dual)
     if [coef.shape for coef in coefs] != problem.design.coef_shapes:
         raise ValueError("warm_start is a solution for other features: its coefficients differ in shape.")

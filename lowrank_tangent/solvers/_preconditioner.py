@@ -97,12 +97,7 @@ def _mean_transform(spectrum, q):
 def _system_kernel(point):
     """α A W A*, n·C × n·C: the kernel of the stretched features plus the Γ term."""
     design = point.problem.design
-    left, right = [], []
-    for layer, spectrum in zip(design.layers, point.layers, strict=True):
-        transform = LowRankTransform(spectrum.basis, spectrum.stretch)
-        width = spectrum.shape[1]
-        left.append(LowRankTransform.identity(layer.shape[0]) if spectrum.transposed else transform)
-        right.append(transform if spectrum.transposed else LowRankTransform.identity(width))
+    left, right = zip(*(spectrum.transforms for spectrum in point.layers), strict=True)
     kernel = design.transformed(left, right).gram()
     for layer, spectrum in zip(design.layers, point.layers, strict=True):
         if spectrum.values.any():

@@ -23,7 +23,9 @@ class Iteration(NamedTuple):
         Seconds since the start of the solver.
     objective, dual_objective : float
     dual_gap : float
-        Relative duality gap of this iterate.
+        Relative duality gap of this iterate; NaN for a penalty that is not convex.
+    stationarity : float
+        Residual of the optimality condition for a penalty that is not convex; else NaN.
     """
 
     iteration: int
@@ -31,6 +33,7 @@ class Iteration(NamedTuple):
     objective: float
     dual_objective: float
     dual_gap: float
+    stationarity: float
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,16 @@ class Solution:
     objective, dual_objective : float
         P(B) and D(r); the optimal value lies between them.
     dual_gap : float
-        (P − D) / P, relative.
+        (P − D) / P, relative; NaN for a penalty that is not convex, for which no lower bound is known.
+    stationarity : float
+        For a penalty that is not convex, the relative residual of the optimality condition: the point is stationary to
+        that accuracy, and nothing is said about other stationary points. NaN for a convex penalty.
+    constraint_residual : float
+        ‖y − A B‖ / ‖y‖ for ``loss="interpolation"``; else 0.
     n_iter : int
         Iterations of the solver.
     converged : bool
-        Whether ``dual_gap <= tol``.
+        Whether ``dual_gap <= tol``, without a gap ``stationarity <= tol``, and ``constraint_residual <= tol``.
     message : str
         Why the solver stopped.
     method : str
@@ -64,6 +72,8 @@ class Solution:
     objective: float
     dual_objective: float
     dual_gap: float
+    stationarity: float
+    constraint_residual: float
     n_iter: int
     converged: bool
     message: str
@@ -77,9 +87,9 @@ class Monitor:
     Parameters
     ----------
     tol : float
-        Relative duality gap at which to stop.
+        Relative duality gap (or stationarity) at which to stop.
     verbose : int
-        0 is silent; 1 shows a progress bar (tqdm) with the gap, or logs it where tqdm is not installed.
+        0 is silent; 1 shows a progress bar (tqdm) with it, or logs it where tqdm is not installed.
     callback : callable, optional
         Called with each `Iteration`; a true return value stops the solver.
     """
@@ -99,13 +109,14 @@ class Monitor:
             certificate.objective,
             certificate.dual_objective,
             certificate.dual_gap,
+            certificate.stationarity,
         )
         self.history.append(row)
         if self._bar is not None:
-            self._bar.show(row)
+            self._bar.show(row, certificate.error)
         asked = self._callback is not None and self._callback(row)
-        if row.dual_gap <= self.tol:
-            return "gap below tol"
+        if certificate.error <= self.tol:
+            return "gap below tol" if math.isnan(certificate.stationarity) else "stationary to tol"
         return "stopped by callback" if asked else ""
 
     def close(self):
@@ -115,25 +126,26 @@ class Monitor:
 
 
 class _LoggedProgress:
-    def show(self, row):
-        logger.info("iteration %d: objective %.9g, gap %.2e", row.iteration, row.objective, row.dual_gap)
+    def show(self, row, error):
+        logger.info("iteration %d: objective %.9g, error %.2e", row.iteration, row.objective, error)
 
     def close(self):
         pass
 
 
 class _BarProgress:
-    """A bar over the decades that the gap still has to fall."""
+    """A bar over the decades that the gap (or the stationarity residual) still has to fall."""
 
     def __init__(self, tqdm, tol):
         self._bar = tqdm(
             total=round(-math.log10(tol), 2), bar_format="{desc} |{bar}| {elapsed} {postfix}", desc="gap       -"
         )
 
-    def show(self, row):
-        decades = -math.log10(min(max(row.dual_gap, 1e-300), 1.0))
+    def show(self, row, error):
+        decades = -math.log10(min(max(error, 1e-300), 1.0))
         self._bar.n = max(self._bar.n, min(decades, self._bar.total))
-        self._bar.set_description_str(f"gap {row.dual_gap:.1e}", refresh=False)
+        name = "gap" if math.isnan(row.stationarity) else "stationarity"
+        self._bar.set_description_str(f"{name} {error:.1e}", refresh=False)
         self._bar.set_postfix_str(f"objective {row.objective:.6g}, iteration {row.iteration}")
 
     def close(self):

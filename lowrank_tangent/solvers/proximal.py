@@ -31,25 +31,29 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
     -------
     coefs, dual, message
     """
-    design, loss, target = problem.design, problem.loss, problem.target
+    design, target, convex = problem.design, problem.target, problem.spectral.is_convex
     coefs = [np.zeros(shape) for shape in design.coef_shapes] if warm_start is None else warm_start[0]
     prediction = design.matvec(coefs)
     ahead, ahead_prediction, momentum = coefs, prediction, 1.0
     lipschitz = _largest_curvature_guess(design)
-    best = None
+    best, lowest = None, np.inf
     for iteration in range(max_iter + 1):
         if iteration % _CHECK_EVERY == 0 or iteration == max_iter:
-            dual, dual_objective = problem.best_multiple(loss.dual(target, prediction))
-            certificate = Certificate.of(problem.objective(coefs), dual_objective)
-            if best is None or certificate.dual_gap <= best[2]:
-                best = coefs, dual, certificate.dual_gap
+            dual = target - prediction
+            if convex:
+                dual, dual_objective = problem.best_multiple(dual)
+                certificate = Certificate.of(problem.objective(coefs), dual_objective)
+            else:
+                certificate = problem.certificate(coefs, dual)
+            if best is None or not convex or certificate.error <= best[2]:
+                best = coefs, dual, certificate.error
             message = monitor.record(iteration, certificate)
             if message:
                 break
             if iteration == max_iter:
                 message = f"max_iter={max_iter} reached"
                 break
-        pull = design.rmatvec(loss.dual(target, ahead_prediction))
+        pull = design.rmatvec(target - ahead_prediction)
         lipschitz *= _RELAX
         while True:
             new = [_shrink(problem, b + g / lipschitz, 1.0 / lipschitz) for b, g in zip(ahead, pull, strict=True)]
@@ -60,6 +64,13 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
             if curvature <= lipschitz * travelled * (1 + 8 * _EPS) or travelled == 0.0:
                 break
             lipschitz *= _GROW
+        if not convex:
+            # Momentum may climb where there is no convexity; without it a step never does.
+            objective = problem.loss.value(target, new_prediction) + problem.penalty_value(new)
+            if objective > lowest and momentum > 1.0:
+                ahead, ahead_prediction, momentum = coefs, prediction, 1.0
+                continue
+            lowest = objective
         steps = [b - a for b, a in zip(new, coefs, strict=True)]
         uphill = sum(np.vdot(a - b, step) for a, b, step in zip(ahead, new, steps, strict=True)) > 0.0
         next_momentum = 1.0 if uphill else 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))

@@ -1,10 +1,11 @@
-"""Fixed features: ridge regression in closed form, r = α (K + αI)⁻¹ y and B = A* r / α."""
+"""Fixed features: ridge regression in closed form, r = α (K + αI)⁻¹ y and B = A* r / α; K r = α y for interpolation."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from .._cholesky import InverseFactor
+from .interpolation import check_rank
 
 
 def solve_ridge(problem, monitor, max_iter, warm_start):
@@ -21,7 +22,12 @@ def solve_ridge(problem, monitor, max_iter, warm_start):
     kernel = design.mean_gram() if shared else design.gram()
     target = problem.target if shared else problem.target.reshape(-1)
     shape = problem.target.shape
-    solution, unreachable = _solve_shifted(kernel, alpha, target)
+    if problem.loss.is_constraint:
+        check_rank(problem)
+        solution, _ = _solve_shifted(kernel, 0.0, target)
+        unreachable = np.zeros_like(target)
+    else:
+        solution, unreachable = _solve_shifted(kernel, alpha, target)
     coefs = design.rmatvec(solution.reshape(shape))
     dual = alpha * solution.reshape(shape) + unreachable.reshape(shape)
     monitor.record(1, problem.certificate(coefs, dual))

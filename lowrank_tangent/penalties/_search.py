@@ -1,0 +1,108 @@
+"""Global minimisation of functions of one variable, many at a time, where no formula is known.
+
+Each function is known on a grid; every local minimum of the grid is refined, and the lowest of them is the result.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+#: Stretches z − 1 from rounding to far beyond any use, sixteen points a decade.
+STRETCHES = np.concatenate([[1.0], 1.0 + np.logspace(-15, 12, 27 * 16 + 1)])
+#: Golden-section steps that narrow a bracket to the square root of rounding. A minimum is that flat, so that values
+#: say no more; slopes do, within this distance, and are believed where no value contradicts them beyond rounding.
+_GOLDEN_STEPS = 40
+_FLAT = 1e-6
+_ROUNDING = 2e-15
+#: Halvings that exhaust a bracket between neighbours of the grid.
+_HALVINGS = 55
+_GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
+#: Functions that are searched at once, which bounds the memory of the table of their values.
+_CHUNK = 4096
+#: Step of the differences that stand in for derivatives, relative to z − 1. They are of fourth order, so that their
+#: error and what rounding makes of them are both near 1e-12.
+_STEP = 1e-3
+
+
+def minimise(count, function, grid, table, slope=None):
+    """Minimiser and minimum of many functions of one variable.
+
+    Parameters
+    ----------
+    count : int
+        Number of functions.
+    function : callable
+        ``function(rows, x)``: values of the functions `rows` at `x`, both of shape (j,).
+    grid : ndarray of shape (G,)
+        Increasing points.
+    table : callable
+        ``table(rows)``: values of the functions `rows` on the grid, shape (j, G).
+    slope : callable, optional
+        Derivative, called like `function`; without it minimisers are exact to the square root of rounding only.
+
+    Returns
+    -------
+    x, value : ndarray of shape (count,)
+        x is the end of the grid for a function that still falls there.
+    """
+    x, value = np.empty(count), np.empty(count)
+    for start in range(0, count, _CHUNK):
+        chunk = np.arange(start, min(start + _CHUNK, count))
+        values = table(chunk)
+        padded = np.pad(values, ((0, 0), (1, 1)), constant_values=np.inf)
+        row, point = np.nonzero((values <= padded[:, :-2]) & (values <= padded[:, 2:]) & np.isfinite(values))
+        low, high = grid[np.maximum(point - 1, 0)], grid[np.minimum(point + 1, len(grid) - 1)]
+        rows = chunk[row]
+        found = golden_section(lambda t, rows=rows: function(rows, t), low, high)
+        reached = function(rows, found)
+        # A kink or an end of the grid may beat the point that was found between its neighbours.
+        found, reached = _better(grid[point], values[row, point], found, reached)
+        if slope is not None:
+            reach = _FLAT * np.abs(found)
+            polished = increasing_root(
+                lambda t, rows=rows: slope(rows, t), np.maximum(found - reach, low), np.minimum(found + reach, high)
+            )
+            found, reached = _better(polished, function(rows, polished) - _ROUNDING * np.abs(reached), found, reached)
+        order = np.lexsort((reached, row))
+        first = np.unique(row[order], return_index=True)[1]
+        x[chunk], value[chunk] = found[order][first], reached[order][first]
+    return x, value
+
+
+def _better(x, value, other, other_value):
+    """The point with the lower value, and that value."""
+    keep = value <= other_value
+    return np.where(keep, x, other), np.where(keep, value, other_value)
+
+
+def golden_section(function, low, high):
+    """Minimisers of functions with one minimum between `low` and `high`, arrays of the shape that `function` takes."""
+    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+    at_left, at_right = function(left), function(right)
+    for _ in range(_GOLDEN_STEPS):
+        keep_left = at_left <= at_right
+        low, high = np.where(keep_left, low, left), np.where(keep_left, right, high)
+        probe = np.where(keep_left, high - _GOLDEN * (high - low), low + _GOLDEN * (high - low))
+        at_probe = function(probe)
+        left, right = np.where(keep_left, probe, right), np.where(keep_left, left, probe)
+        at_left, at_right = np.where(keep_left, at_probe, at_right), np.where(keep_left, at_left, at_probe)
+    return np.where(at_left <= at_right, left, right)
+
+
+def increasing_root(function, low, high):
+    """Where functions turn from negative to positive between `low` and `high`; the nearer end where they do not."""
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        above = function(middle) > 0.0
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return high
+
+
+def difference_quotient(function, z):
+    """Derivative of a function of z ≠ 1 by differences of fourth order that do not reach z = 1."""
+    step = _STEP * np.abs(z - 1.0)
+    # Steps that are exact in floating point: dividing by what was really added.
+    step = np.maximum((z + step) - z, np.spacing(z))
+    near = (function(z + step) - function(z - step)) / (2.0 * step)
+    far = (function(z + 2.0 * step) - function(z - 2.0 * step)) / (4.0 * step)
+    return (4.0 * near - far) / 3.0

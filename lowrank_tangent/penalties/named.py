@@ -1,0 +1,185 @@
+"""The named prices, whose stretches are roots of one scalar equation: powers and Kullback–Leibler, one- or two-sided."""
+
+from __future__ import annotations
+
+from numbers import Real
+
+import numpy as np
+
+from . import _scalar
+from .spectral import SpectralPenalty, positive, singular_values, stretches
+
+
+class EqualSides(SpectralPenalty):
+    """A named price paid in equal parts by `n_sides` = 1 or 2 transforms, z = w^n_sides; see `_scalar` for the formulas.
+
+    Equal parts are optimal because these prices are convex functions of ln z.
+    """
+
+    def __init__(self, price, n_sides):
+        self._price = price
+        self._n_sides = n_sides
+        self._power = price.kernel_power
+        self._a, self._m, self._e, self._offset = _scalar.condition(self._power, n_sides)
+
+    @property
+    def is_convex(self):
+        """Whether ω(√t) is convex: known in closed form."""
+        return self._a >= self._e
+
+    @property
+    def conjugate_domain(self):
+        """The conjugate is finite for u below this: 2 (or so) where ω grows like z², everywhere where it grows faster."""
+        return 2.0 * np.exp(0.5 * self._offset) if self._a == self._e else np.inf
+
+    def value(self, z):
+        """ω(z)."""
+        return self._n_sides * self._price.value(stretches(z) ** (1.0 / self._n_sides))
+
+    def slope(self, z):
+        """ω'(z)."""
+        w = stretches(z) ** (1.0 / self._n_sides)
+        return self._price.slope(w) * w / z
+
+    def stretch(self, v):
+        """Root of the condition for c = 0."""
+        return self._from_excess(_elementwise(_scalar.stretch, singular_values(v), self._power, self._n_sides))
+
+    def prox(self, s, tau):
+        """Proximal map, by one scalar root a singular value, or two where they compete."""
+        s, tau = np.broadcast_arrays(singular_values(s, "s"), positive(tau))
+        out = np.empty(s.size)
+        _scalar.shrink(np.ravel(s), np.ravel(tau), self._power, self._n_sides, out)
+        return out.reshape(s.shape)
+
+    def conjugate(self, u):
+        """W^m u²/4 − ω, by the condition without cancellation."""
+        x = self._dual_excess(u)
+        inside = np.isfinite(x)
+        x = np.where(inside, x, 1.0)
+        a, k = self._a, self._n_sides
+        if self._power == 0.0:
+            value = k * np.log1p(x)
+        else:
+            value = x**a * (0.5 * self._power + (0.5 * self._power - k) * x)
+        return np.where(inside, value, np.inf)
+
+    def dual_stretch(self, u):
+        """Stretch at the maximum of the conjugate."""
+        return self._from_excess(self._dual_excess(u))
+
+    def stretch_slope(self, z):
+        """Derivative of z² with respect to u²; 0 for z = 1."""
+        x, W = self._excess(z)
+        a, m, e = self._a, self._m, self._e
+        return m / 4.0 * np.exp(-self._offset) * W ** (m + e) * self._bent(x) / (a + (a - e) * x)
+
+    def stretch_growth(self, z):
+        """Derivative of z² with respect to v²; 0 for z = 1 if p > 2."""
+        x, W = self._excess(z)
+        a, m, e = self._a, self._m, self._e
+        return m * np.exp(-self._offset) * W ** (e - m) * self._bent(x) / (a * W + (2.0 * m - e) * x + (x == 0.0))
+
+    def split(self, v):
+        """Equal factors."""
+        w = self.stretch(v) ** (1.0 / self._n_sides)
+        return w, w if self._n_sides == 2 else np.ones_like(w)
+
+    def __repr__(self):
+        return f"{type(self).__name__}({self._price!r}, {self._n_sides})"
+
+    def _dual_excess(self, u):
+        """x = W − 1 at the maximum of the conjugate, +inf outside its domain."""
+        u = singular_values(u, "u")
+        if self._a > self._e:
+            return _elementwise(_scalar.dual_stretch, u, self._power, self._n_sides)
+        # (x / W)^a is the square of u relative to the domain: W = 1 / (1 − ratio), without cancellation near 1.
+        inside = u < self.conjugate_domain
+        with np.errstate(divide="ignore"):
+            log_ratio = 2.0 / self._a * np.log(np.where(inside, u / self.conjugate_domain, 0.5))
+        return np.where(inside, np.exp(log_ratio) / -np.expm1(log_ratio), np.inf)
+
+    def _from_excess(self, x):
+        """z = W^(m/2) of x = W − 1."""
+        return np.exp(0.5 * self._m * np.log1p(x)) if self._m != 2.0 else 1.0 + x
+
+    def _excess(self, z):
+        """x = W − 1 and W of a stretch."""
+        z = stretches(z)
+        log_w = 2.0 / self._m * np.log(z)
+        x = np.expm1(log_w) if self._m != 2.0 else z - 1.0
+        return x, 1.0 + x
+
+    def _bent(self, x):
+        """x^(1 − a), and 0 for its infinity at x = 0."""
+        with np.errstate(divide="ignore"):
+            power = np.asarray(x) ** (1.0 - self._a)
+        return np.where(np.isfinite(power), power, 0.0)
+
+
+class PowerPenalty(EqualSides):
+    """ω(z) = |z − 1|^p, one-sided.
+
+    Ridge-like for small singular values, ω̃(v) ≈ v², and v^(2p/(p+2)) for large ones: the nuclear norm 2v for p = 2,
+    something flatter and not convex below.
+
+    Parameters
+    ----------
+    p : float ≥ 1, default=2
+        Power of the price. The effective penalty is convex for p ≥ 2.
+    """
+
+    def __init__(self, p=2):
+        if isinstance(p, (bool, np.bool_)) or not isinstance(p, Real):
+            raise TypeError(f"p must be a real number >= 1; got {p!r}.")
+        if not 1.0 <= p < np.inf:
+            raise ValueError(f"p must be a finite number >= 1; got {p!r}.")
+        self.p = p
+        super().__init__(self, 1)
+
+    @property
+    def kernel_power(self):
+        """Number by which `_scalar` knows the price."""
+        return float(self.p)
+
+    def value(self, z):
+        """|z − 1|^p."""
+        return np.abs(stretches(z) - 1.0) ** self.p
+
+    def slope(self, z):
+        """±p |z − 1|^(p−1)."""
+        x = stretches(z) - 1.0
+        return np.where(x < 0.0, -1.0, 1.0) * self.p * np.abs(x) ** (self.p - 1)
+
+    def __repr__(self):
+        return f"PowerPenalty(p={self.p})"
+
+
+class KLPenalty(EqualSides):
+    """ω(z) = z² − 1 − 2 ln z, one-sided.
+
+    Twice the Kullback–Leibler divergence between N(0, M Mᵀ) and N(0, I); its dual is a log-det barrier.
+    """
+
+    kernel_power = 0.0
+
+    def __init__(self):
+        super().__init__(self, 1)
+
+    def value(self, z):
+        """z² − 1 − 2 ln z."""
+        return _elementwise(_scalar.kl_value, stretches(z))
+
+    def slope(self, z):
+        """2 (z − 1/z)."""
+        z = stretches(z)
+        return 2.0 * (z - 1.0) * (1.0 + 1.0 / z)
+
+    def __repr__(self):
+        return "KLPenalty()"
+
+
+def _elementwise(kernel, values, *parameters):
+    out = np.empty(values.size)
+    kernel(np.ravel(values), *parameters, out)
+    return out.reshape(values.shape)

@@ -1,0 +1,111 @@
+"""The linearly constrained problem by the method of multipliers, on top of any solver of the penalised one.
+
+    minimise (α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))  subject to  A B = y
+
+is solved by a few penalised problems with a small weight ρ on the penalty, whose targets are shifted by the multipliers
+so far: minimise ``½‖y + ρ r − A B‖² + ρ (α/2) Σ ω̃``, then ``ρ r ← y + ρ r − A B``. Each of them shrinks the constraint's
+residual by a factor of about ρα / (ρα + λ) with λ the smallest eigenvalue of the kernel, which ρ makes small.
+
+Source: Bertsekas, Constrained Optimization and Lagrange Multiplier Methods (1982), chapter 2.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+
+from ..losses import get_loss
+from ._solution import Monitor
+
+#: ρα as a share of the smallest eigenvalue of the kernel; three or four problems then do.
+_SHARE = 1e-2
+#: ...but no less than this share of the largest, below which the penalty drowns in the rounding of the loss.
+_LEAST_SHARE = 1e-9
+_MAX_UPDATES = 50
+#: Updates in a row without progress after which there will be none.
+_MAX_STALLED = 3
+#: The penalised problems are solved to this share of `tol`.
+_INNER_MARGIN = 0.1
+_EPS = np.finfo(float).eps
+
+
+def check_rank(problem):
+    """Nonzero eigenvalues of the kernel, smallest first, for independent constraints.
+
+    Raises
+    ------
+    ValueError
+        If the constraints depend on each other; the message names their rank.
+    """
+    design, target = problem.design, problem.target
+    shared = design.outputs == "shared"
+    kernel = design.mean_gram() if shared else design.gram()
+    values, basis = np.linalg.eigh(kernel)
+    copies = 1 if shared else design.n_outputs
+    counted = design.n_samples if design.row_scale is None else int(np.count_nonzero(design.row_scale))
+    expected = (counted - bool(design.centred)) * copies
+    reached = values > len(kernel) * _EPS * max(values[-1], 0.0)
+    rank = int(np.count_nonzero(reached))
+    if rank < expected:
+        flat = target if shared else target.reshape(-1)
+        missed = np.linalg.norm(basis[:, ~reached].T @ flat) / (np.linalg.norm(flat) or 1.0)
+        raise ValueError(
+            f"loss='interpolation' needs independent constraints: {expected} are asked for and their rank is {rank}. "
+            f"The share of y that no coefficients reach is {missed:.1e}. Remove duplicate samples, use a wider "
+            "network, or loss='squared' with a small alpha."
+        )
+    return values[len(values) - rank :]
+
+
+def by_multipliers(inner):
+    """A solver of the linearly constrained problem, from one of the penalised problem.
+
+    Parameters
+    ----------
+    inner : callable
+        Called with (problem, monitor, max_iter, warm_start); returns (coefs, dual, message).
+
+    Returns
+    -------
+    callable
+        Of the same kind.
+    """
+
+    def solve(problem, monitor, max_iter, warm_start):
+        eigenvalues = check_rank(problem)
+        weight = max(_SHARE * eigenvalues[0], _LEAST_SHARE * eigenvalues[-1])
+        penalised = copy.copy(problem)
+        penalised.loss = get_loss("squared")
+        penalised.alpha = weight
+        shift, start = np.zeros_like(problem.target), None
+        if warm_start is not None:
+            shift = warm_start[1] * (weight / problem.alpha)
+            start = warm_start[0], shift
+        spent, stalled, best, best_error = 0, 0, None, np.inf
+        for _ in range(_MAX_UPDATES):
+            penalised.target = problem.target + shift
+            quiet = Monitor(_INNER_MARGIN * monitor.tol)
+            coefs, _, _ = inner(penalised, quiet, max_iter - spent, start)
+            spent += quiet.history[-1].iteration
+            shift = penalised.residual(coefs)
+            start = coefs, shift
+            dual = shift * (problem.alpha / weight)
+            if problem.spectral.is_convex:
+                dual, _ = problem.best_multiple(dual)
+            certificate = problem.certificate(coefs, dual)
+            message = monitor.record(spent, certificate)
+            stalled = 0 if certificate.error < best_error else stalled + 1
+            if certificate.error < best_error:
+                best, best_error = (coefs, dual), certificate.error
+            if message:
+                break
+            if spent >= max_iter:
+                message = f"max_iter={max_iter} reached"
+                break
+            if stalled == _MAX_STALLED:
+                message = "multipliers cannot be improved in floating-point arithmetic"
+                break
+        return *best, message or f"{_MAX_UPDATES} updates of the multipliers were not enough"
+
+    return solve
