@@ -46,15 +46,11 @@ class TangentModel:
             settings["max_iter"],
             warm_start=self.solution_ if continued else None,
             verbose=settings["verbose"],
+            n_init=settings["n_init"],
+            random_state=self.random_state,
         )
         if not solution.converged:
-            warnings.warn(
-                f"{solution.method} stopped after {solution.n_iter} iterations at a relative duality gap of "
-                f"{solution.dual_gap:.2e} > tol={self.tol:.2e} ({solution.message}). The objective is that close "
-                "to the optimum; increase max_iter or tol, or standardise X and y.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+            warnings.warn(_not_converged(solution, self.tol), ConvergenceWarning, stacklevel=3)
         adaptation = adapt(problem, solution)
         self.solution_ = solution
         self.adaptation_ = adaptation
@@ -62,6 +58,7 @@ class TangentModel:
         self.intercept_ = solution.intercept
         self.transforms_ = list(zip(adaptation.left, adaptation.right, strict=True))
         self.dual_gap_ = solution.dual_gap
+        self.stationarity_ = solution.stationarity
         self.objective_ = solution.objective
         self.n_iter_ = solution.n_iter
         return self
@@ -74,6 +71,7 @@ class TangentModel:
             "max_iter": self.max_iter,
             "warm_start": self.warm_start,
             "verbose": self.verbose,
+            "n_init": self.n_init,
         }
 
     def _continues(self, network, X, targets):
@@ -134,6 +132,17 @@ class TangentModel:
 
         first, second = features(X), None if Y is None else features(Y)
         return first.mean_gram(second) if first.outputs == "shared" else first.gram(second)
+
+
+def _not_converged(solution, tol):
+    start = f"{solution.method} stopped after {solution.n_iter} iterations at a"
+    end = f"({solution.message}). Increase max_iter or tol, or standardise X and y."
+    if np.isnan(solution.dual_gap):
+        return f"{start} stationarity residual of {solution.stationarity:.2e} > tol={tol:.2e} {end}"
+    return (
+        f"{start} relative duality gap of {solution.dual_gap:.2e} > tol={tol:.2e}: the objective is that close to the "
+        f"optimum {end}"
+    )
 
 
 class TangentRegressor(RegressorMixin):

@@ -4,6 +4,8 @@ With the thin SVD ``B = U diag(v) Vᵀ`` of a layer and the stretch z = z1·z2 o
 
     M1 = I + U diag(z1 − 1) Uᵀ,   M2 = I + V diag(z2 − 1) Vᵀ,   θ = U diag(v/z) Vᵀ,   B = M1 θ M2.
 
+Nuclear and Schatten penalties give unused directions up: M1 = U diag(z) Uᵀ there.
+
 Source: LeJeune & Alemohammad, arXiv 2308.15478, section 3.
 """
 
@@ -90,13 +92,15 @@ def adapt(problem, solution):
     for coef in solution.coefs:
         u, v, vt = np.linalg.svd(coef, full_matrices=False)
         z1, z2 = problem.spectral.split(v)
-        theta.append((u * (v / (z1 * z2))) @ vt)
-        left.append(_transform(u, z1))
-        right.append(_transform(vt.T, z2))
+        z = z1 * z2
+        theta.append((u * np.divide(v, z, out=np.zeros_like(v), where=z > 0.0)) @ vt)
+        unused1, unused2 = problem.spectral.split(0.0)
+        left.append(_transform(u, z1, float(unused1)))
+        right.append(_transform(vt.T, z2, float(unused2)))
         values.append(v)
     return Adaptation(theta, left, right, values)
 
 
-def _transform(basis, stretch):
-    moved = stretch - 1.0 > _EPS
-    return LowRankTransform(np.ascontiguousarray(basis[:, moved]), stretch[moved])
+def _transform(basis, stretch, unused):
+    moved = stretch - unused > _EPS
+    return LowRankTransform(np.ascontiguousarray(basis[:, moved]), stretch[moved], unused)

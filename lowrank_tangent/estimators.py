@@ -24,6 +24,7 @@ class _AdaptiveModel(TangentModel, BaseEstimator):
         fit_intercept=True,
         warm_start=False,
         verbose=0,
+        n_init=1,
         random_state=None,
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -40,6 +41,7 @@ class _AdaptiveModel(TangentModel, BaseEstimator):
         self.fit_intercept = fit_intercept
         self.warm_start = warm_start
         self.verbose = verbose
+        self.n_init = n_init
         self.random_state = random_state
 
 
@@ -74,6 +76,7 @@ class _RidgeModel(TangentModel, BaseEstimator):
             "max_iter": None,
             "warm_start": False,
             "verbose": 0,
+            "n_init": 1,
         }
 
 
@@ -92,8 +95,10 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
         Constant appended to the input of every layer; False or 0 leaves biases out.
-    penalty : {"power", "kl", "ridge"} or SpectralPenalty, default="power"
-        Price of stretching a direction of the features.
+    penalty : {"power", "kl", "joint", "nuclear", "schatten", "ridge"} or SpectralPenalty, default="power"
+        Price of stretching a direction of the features, see `lowrank_tangent.penalties`. "power" (p = 2), "kl" and
+        "nuclear" are convex: the solution is optimal to `dual_gap_`. For others it is a stationary point to
+        `stationarity_`, and nothing says that no better one exists; the best of `n_init` is kept.
     alpha : float > 0, default=1e-2
         Strength of the penalty. The features have a mean kernel diagonal of 1.
     adaptivity : float ≥ 0, default=1.0
@@ -102,9 +107,10 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
     outputs : {"shared", "network"}, default="shared"
         "shared": one network output and separate coefficients for every target; all targets share the left
         transforms and one n × n kernel. "network": one network output for every target.
-    solver : {"auto", "newton", "proximal", "cvxpy"}, default="auto"
+    solver : {"auto", "newton", "reweighted", "proximal", "bilinear", "cvxpy"}, default="auto"
+        "auto" takes "newton" for convex penalties and "reweighted" for others, see `lowrank_tangent.solve`.
     tol : float > 0, default=1e-6
-        Relative duality gap at which the solver stops.
+        Relative duality gap at which the solver stops; for a penalty that is not convex, residual of stationarity.
     max_iter : int, optional
         Iteration limit; by default the solver's own.
     fit_intercept : bool, default=True
@@ -113,8 +119,10 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
         Keep features and solution of the last fit as the start of the next, if the data have the same shape.
     verbose : int, default=0
         1 shows a progress bar with the duality gap.
+    n_init : int, default=1
+        Starting points that are tried for a penalty that is not convex; the lowest objective is kept.
     random_state : int, RandomState or None, default=None
-        Draws the initial weights.
+        Draws the initial weights and the starting points.
 
     Attributes
     ----------
@@ -124,14 +132,16 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
     intercept_ : ndarray of shape (C,)
     transforms_ : list of (LowRankTransform, LowRankTransform)
         Left (inputs) and right (units) transform of each layer's features. One-sided penalties, which is what
-        "power" and "kl" are, leave the right one at the identity.
+        "power" and "kl" are, leave the right one at the identity; `JointPenalty` moves both.
     adaptation_ : Adaptation
         Parameters, transforms and singular values of each layer.
     features_ : TangentFeatures
     solution_ : Solution
         With dual point, certificate and history of the solver.
     dual_gap_ : float
-        Relative duality gap: the objective is within this share of the optimum.
+        Relative duality gap: the objective is within this share of the optimum. NaN for a penalty that is not convex.
+    stationarity_ : float
+        Relative residual of the optimality condition for a penalty that is not convex; else NaN.
     objective_ : float
     n_iter_ : int
     n_features_in_ : int
@@ -162,8 +172,10 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
         Constant appended to the input of every layer; False or 0 leaves biases out.
-    penalty : {"power", "kl", "ridge"} or SpectralPenalty, default="power"
-        Price of stretching a direction of the features.
+    penalty : {"power", "kl", "joint", "nuclear", "schatten", "ridge"} or SpectralPenalty, default="power"
+        Price of stretching a direction of the features, see `lowrank_tangent.penalties`. "power" (p = 2), "kl" and
+        "nuclear" are convex: the solution is optimal to `dual_gap_`. For others it is a stationary point to
+        `stationarity_`, and nothing says that no better one exists; the best of `n_init` is kept.
     alpha : float > 0, default=1e-2
         Strength of the penalty. The features have a mean kernel diagonal of 1.
     adaptivity : float ≥ 0, default=1.0
@@ -172,9 +184,10 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
     outputs : {"shared", "network"}, default="shared"
         "shared": one network output and separate coefficients for every target; all targets share the left
         transforms and one n × n kernel. "network": one network output for every target.
-    solver : {"auto", "newton", "proximal", "cvxpy"}, default="auto"
+    solver : {"auto", "newton", "reweighted", "proximal", "bilinear", "cvxpy"}, default="auto"
+        "auto" takes "newton" for convex penalties and "reweighted" for others, see `lowrank_tangent.solve`.
     tol : float > 0, default=1e-6
-        Relative duality gap at which the solver stops.
+        Relative duality gap at which the solver stops; for a penalty that is not convex, residual of stationarity.
     max_iter : int, optional
         Iteration limit; by default the solver's own.
     fit_intercept : bool, default=True
@@ -183,8 +196,10 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
         Keep features and solution of the last fit as the start of the next, if the data have the same shape.
     verbose : int, default=0
         1 shows a progress bar with the duality gap.
+    n_init : int, default=1
+        Starting points that are tried for a penalty that is not convex; the lowest objective is kept.
     random_state : int, RandomState or None, default=None
-        Draws the initial weights.
+        Draws the initial weights and the starting points.
 
     Attributes
     ----------
@@ -194,14 +209,16 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
     intercept_ : ndarray of shape (C,)
     transforms_ : list of (LowRankTransform, LowRankTransform)
         Left (inputs) and right (units) transform of each layer's features. One-sided penalties, which is what
-        "power" and "kl" are, leave the right one at the identity.
+        "power" and "kl" are, leave the right one at the identity; `JointPenalty` moves both.
     adaptation_ : Adaptation
         Parameters, transforms and singular values of each layer.
     features_ : TangentFeatures
     solution_ : Solution
         With dual point, certificate and history of the solver.
     dual_gap_ : float
-        Relative duality gap: the objective is within this share of the optimum.
+        Relative duality gap: the objective is within this share of the optimum. NaN for a penalty that is not convex.
+    stationarity_ : float
+        Relative residual of the optimality condition for a penalty that is not convex; else NaN.
     objective_ : float
     n_iter_ : int
     n_features_in_ : int
@@ -253,14 +270,16 @@ class TangentRidge(TangentRegressor, _RidgeModel):
     intercept_ : ndarray of shape (C,)
     transforms_ : list of (LowRankTransform, LowRankTransform)
         Left (inputs) and right (units) transform of each layer's features. One-sided penalties, which is what
-        "power" and "kl" are, leave the right one at the identity.
+        "power" and "kl" are, leave the right one at the identity; `JointPenalty` moves both.
     adaptation_ : Adaptation
         Parameters, transforms and singular values of each layer.
     features_ : TangentFeatures
     solution_ : Solution
         With dual point, certificate and history of the solver.
     dual_gap_ : float
-        Relative duality gap: the objective is within this share of the optimum.
+        Relative duality gap: the objective is within this share of the optimum. NaN for a penalty that is not convex.
+    stationarity_ : float
+        Relative residual of the optimality condition for a penalty that is not convex; else NaN.
     objective_ : float
     n_iter_ : int
     n_features_in_ : int
@@ -310,14 +329,16 @@ class TangentRidgeClassifier(TangentClassifier, _RidgeModel):
     intercept_ : ndarray of shape (C,)
     transforms_ : list of (LowRankTransform, LowRankTransform)
         Left (inputs) and right (units) transform of each layer's features. One-sided penalties, which is what
-        "power" and "kl" are, leave the right one at the identity.
+        "power" and "kl" are, leave the right one at the identity; `JointPenalty` moves both.
     adaptation_ : Adaptation
         Parameters, transforms and singular values of each layer.
     features_ : TangentFeatures
     solution_ : Solution
         With dual point, certificate and history of the solver.
     dual_gap_ : float
-        Relative duality gap: the objective is within this share of the optimum.
+        Relative duality gap: the objective is within this share of the optimum. NaN for a penalty that is not convex.
+    stationarity_ : float
+        Relative residual of the optimality condition for a penalty that is not convex; else NaN.
     objective_ : float
     n_iter_ : int
     n_features_in_ : int

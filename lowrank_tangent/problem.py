@@ -67,7 +67,7 @@ class Certificate:
 
     @property
     def error(self):
-        """What is compared with `tol`: the gap, or without one the stationarity; no less than the constraint residual."""
+        """What is compared with `tol`: the gap or else the stationarity, and no less than the constraint residual."""
         return max(self.stationarity if math.isnan(self.dual_gap) else self.dual_gap, self.constraint_residual)
 
 

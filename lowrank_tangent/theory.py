@@ -1,8 +1,21 @@
-"""Quantities of the theory: how kernels align, how many directions a layer uses."""
+"""Statements of the theory, checked on a given problem, and its quantities: alignment, effective rank."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from sklearn.utils import check_random_state
+
+from .adaptation import adapt
+from .problem import StructuredRegression, check_number
+from .solvers import Monitor, solve
+from .solvers.bilinear import JointProblem, JointSolver
+from .solvers.interpolation import by_multipliers
+
+#: The structured problem is solved to this gap or stationarity: the error of a point is the square root of its gap.
+_STRUCTURED_TOL = {"gap": 1e-14, "stationarity": 1e-10}
+_TINY = np.finfo(float).tiny
 
 
 def alignment(kernel, other):
@@ -66,6 +79,196 @@ def effective_rank(singular_values):
         return 0.0
     shares = values / values.sum()
     return float(np.exp(-np.sum(shares * np.log(shares))))
+
+
+@dataclass(frozen=True)
+class EquivalenceReport:
+    """The joint and the structured problem, side by side.
+
+    Attributes
+    ----------
+    structured : float
+        Value of the structured problem, solved on its own.
+    recovered : float
+        Value of the joint problem at the (θ, M1, M2) that theory recovers from that solution.
+    joint : float
+        Lowest value of the joint problem that L-BFGS found on its own.
+    joint_values : ndarray of shape (n_starts,)
+        Its value from every start; the first is the identity.
+    dual_gap, stationarity : float
+        Certificate of the structured solution.
+    constraint_violation : float
+        Largest ‖y − A B‖ / ‖y‖ of both solutions, for interpolation; else 0.
+    prediction_difference : float
+        Largest difference of the predictions of both solutions, relative to the largest target.
+    parameters_identity : float
+        Identity 1, θ = M1 A*(r) M2 / α: relative error.
+    kernel_identity : float
+        Identity 1, kernel ridge with the adapted kernel predicts the same: largest difference, relative to the largest
+        target.
+    objective_identity : float
+        Identity 2, ‖θ‖² + Σ ω1(M1) + Σ ω2(M2) = Σ ω̃(σ(B)): relative error.
+    alignment_identity : float
+        Identity 3, K = K0 + c f̂ f̂ᵀ for one group of vectors: relative error; NaN where the problem is of another kind.
+    """
+
+    structured: float
+    recovered: float
+    joint: float
+    joint_values: np.ndarray
+    dual_gap: float
+    stationarity: float
+    constraint_violation: float
+    prediction_difference: float
+    parameters_identity: float
+    kernel_identity: float
+    objective_identity: float
+    alignment_identity: float
+
+    @property
+    def excess(self):
+        """(joint − structured) / structured for every start: how far the joint problem ends above the other's value."""
+        return self.joint_values / self.structured - 1.0
+
+    def __str__(self):
+        proof = f"gap {self.dual_gap:.1e}" if not np.isnan(self.dual_gap) else f"stationarity {self.stationarity:.1e}"
+        rows = [
+            ("value of the structured problem", f"{self.structured:.9g}  ({proof})"),
+            ("  joint objective of its (θ, M1, M2)", f"{self.recovered:.9g}"),
+            ("value of the joint problem", f"{self.joint:.9g}  ({self.excess.min():+.1e} relative)"),
+            ("constraint violation", f"{self.constraint_violation:.1e}"),
+            ("largest difference of predictions", f"{self.prediction_difference:.1e}"),
+            ("identity 1: θ = M1 A*(r) M2 / α", f"{self.parameters_identity:.1e}"),
+            ("            kernel ridge with adapted kernel", f"{self.kernel_identity:.1e}"),
+            ("identity 2: equal penalties", f"{self.objective_identity:.1e}"),
+            ("identity 3: K = K0 + c f fᵀ", f"{self.alignment_identity:.1e}"),
+        ]
+        if np.isnan(self.alignment_identity):
+            rows[-1] = (rows[-1][0], "needs one vector group")
+        if len(self.joint_values) > 1:
+            far = self.excess > 1e-4
+            rows.insert(
+                3, ("  starts that end above by > 1e-4", f"{far.sum()} of {far.size} (largest {self.excess.max():.1e})")
+            )
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def verify_equivalence(problem, n_starts=1, scale=1.0, max_iter=20_000, random_state=None):
+    """Solve a problem in both of its forms and check what theory says of them.
+
+    The joint problem over (θ, M1, M2) is minimised by its gradients alone, from the identity and, if asked for, from
+    Gaussian transforms farther away. Small problems only: its transforms are dense.
+
+    Parameters
+    ----------
+    problem : StructuredRegression
+    n_starts : int, default=1
+        Starts of the joint problem: the identity, then ``I + N`` with N Gaussian.
+    scale : float > 0, default=1.0
+        Spectral norm of N, about.
+    max_iter : int, default=20000
+        Of the joint problem, for every start.
+    random_state : int, RandomState or None, default=None
+
+    Returns
+    -------
+    EquivalenceReport
+        ``print(report)`` shows it as a table.
+
+    Notes
+    -----
+    Theorem 2 and the identities of section 3 of arXiv 2308.15478. For penalties that are not convex both solutions are
+    stationary points, and may be different ones.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lowrank_tangent import StructuredRegression
+    >>> from lowrank_tangent.operators import LayerFactors, TangentOperator
+    >>> from lowrank_tangent.theory import verify_equivalence
+    >>> rng = np.random.default_rng(0)
+    >>> operator = TangentOperator([LayerFactors(rng.normal(size=(12, 3)), rng.normal(size=(12, 4)))])
+    >>> report = verify_equivalence(StructuredRegression(operator, rng.normal(size=12), "kl", alpha=0.5))
+    >>> bool(abs(report.joint - report.structured) < 1e-6 * report.structured)
+    True
+    """
+    if not isinstance(problem, StructuredRegression):
+        raise TypeError(f"problem must be a StructuredRegression; got {type(problem).__name__}.")
+    scale = check_number(scale, "scale", positive=True)
+    if n_starts < 1:
+        raise ValueError(f"n_starts must be an integer >= 1; got {n_starts!r}.")
+    rng = check_random_state(random_state)
+    problem, _, _ = problem.reduced()
+    solution = solve(problem, tol=_STRUCTURED_TOL["gap" if problem.spectral.is_convex else "stationarity"])
+    joint = JointProblem(problem)
+    starts = [joint.identity()] + [joint.perturbed(scale, rng) for _ in range(n_starts - 1)]
+    ends = [_minimise_joint(problem, start, max_iter) for start in starts]
+    values = np.array([joint.objective(variables) for variables in ends])
+    best = joint.coefs(ends[int(np.argmin(values))])
+
+    design, size = problem.design, max(np.abs(problem.target).max(), _TINY)
+    prediction = design.matvec(solution.coefs)
+    recovered = joint.objective(joint.factors(solution.coefs))
+    length = max(np.linalg.norm(problem.target), _TINY)
+    violated = [np.linalg.norm(problem.residual(coefs)) / length for coefs in (solution.coefs, best)]
+    return EquivalenceReport(
+        structured=solution.objective,
+        recovered=recovered,
+        joint=float(values.min()),
+        joint_values=values,
+        dual_gap=solution.dual_gap,
+        stationarity=solution.stationarity,
+        constraint_violation=float(max(violated)) if problem.loss.is_constraint else 0.0,
+        prediction_difference=float(np.abs(design.matvec(best) - prediction).max() / size),
+        objective_identity=abs(recovered - solution.objective) / max(problem.penalty_value(solution.coefs), _TINY),
+        **_identities(problem, solution, prediction, size),
+    )
+
+
+def _minimise_joint(problem, start, max_iter):
+    solver = JointSolver(start)
+    # The witness is not to be stopped by a certificate of the other problem.
+    run = by_multipliers(solver) if problem.loss.is_constraint else solver
+    run(problem, Monitor(tol=_TINY), max_iter, None)
+    return solver.variables
+
+
+def _identities(problem, solution, prediction, size):
+    """Relative errors of identities 1 and 3."""
+    design, alpha = problem.design, problem.alpha
+    dual = solution.dual if problem.loss.is_constraint else problem.residual(solution.coefs)
+    adaptation = adapt(problem, solution)
+    triples = zip(adaptation.theta, adaptation.left, adaptation.right, design.rmatvec(dual), strict=True)
+    differences = [theta - m2.apply(m1.apply(pull.T).T) / alpha for theta, m1, m2, pull in triples]
+    missed = np.sqrt(
+        sum(np.sum(part**2) for part in differences) / max(sum(np.sum(t**2) for t in adaptation.theta), _TINY)
+    )
+
+    kernel, flat = adaptation.kernel(design), problem.target.reshape(-1)
+    if problem.loss.is_constraint:
+        weights = dual.reshape(-1) / alpha
+    else:
+        weights = np.linalg.solve(kernel + alpha * np.eye(len(kernel)), flat)
+    ridge = (kernel @ weights).reshape(prediction.shape)
+    return {
+        "parameters_identity": float(missed),
+        "kernel_identity": float(np.abs(ridge - prediction).max() / size),
+        "alignment_identity": _alignment_error(problem, solution, kernel, prediction),
+    }
+
+
+def _alignment_error(problem, solution, kernel, prediction):
+    """Identity 3, K = z2² (K0 + (z1² − 1)/‖B‖² f̂ f̂ᵀ) for B a column; the sides change places for a row."""
+    if len(solution.coefs) > 1 or problem.design.n_outputs > 1 or min(solution.coefs[0].shape) > 1:
+        return float("nan")
+    (coef,) = solution.coefs
+    norm = max(np.linalg.norm(coef), _TINY)
+    z1, z2 = problem.spectral.split(norm)
+    across, along = (z1, z2) if coef.shape[1] > 1 else (z2, z1)
+    flat = prediction.reshape(-1)
+    expected = across**2 * (problem.design.gram() + (along**2 - 1.0) / norm**2 * np.outer(flat, flat))
+    return float(np.linalg.norm(kernel - expected) / np.linalg.norm(kernel))
 
 
 def _centred(kernel):

@@ -147,7 +147,9 @@ def test_the_search_for_global_minima_is_not_idle():
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.sampled_from([PowerPenalty(1), PowerPenalty(1.1), PowerPenalty(1.6), JointPenalty(), JointPenalty(KLPenalty(), KLPenalty())]),
+    st.sampled_from(
+        [PowerPenalty(1), PowerPenalty(1.1), PowerPenalty(1.6), JointPenalty(), JointPenalty(KLPenalty(), KLPenalty())]
+    ),
     st.floats(-6, 6),
     st.floats(-6, 6),
 )
@@ -506,7 +508,7 @@ def refined_steep_root(v):
 
 
 def test_a_price_that_hardly_grows_is_refused_where_it_has_no_minimum():
-    penalty = CustomPenalty(lambda z: 1.0 - np.exp(-np.abs(z - 1) ** 0.05))
+    penalty = CustomPenalty(lambda z: 1.0 - np.exp(-(np.abs(z - 1) ** 0.05)))
     with pytest.raises(ValueError, match="grows too slowly"):
         penalty.stretch(1e30)
 

@@ -93,7 +93,7 @@ def _falling(a, m, e, log_c):
     low, top = 0.0, end
     for _ in range(_MAX_STEPS):
         middle = 0.5 * (low + top)
-        if middle == low or middle == top:
+        if middle in (low, top):
             break
         q = 1.0 / (1.0 + math.exp(log_c - m * middle))
         if 1.0 / math.expm1(middle) > 2.0 * m * m * q * (1.0 - q) / (e - 2.0 * m * q):
@@ -116,7 +116,7 @@ def _crossing(outside, inside, a, m, e, log_c):
     """Where the left side turns between a point outside of its falling part and one inside."""
     for _ in range(_MAX_STEPS):
         middle = 0.5 * (outside + inside)
-        if middle == outside or middle == inside:
+        if middle in (outside, inside):
             break
         if _fall(middle, a, m, e, log_c) > 0.0:
             inside = middle
@@ -153,7 +153,7 @@ def stretch(v, power, sides, out):
 @njit(cache=True)
 def dual_stretch(u, power, sides, out):
     """Excess x = W − 1 at which z²u²/4 − ω(z) is largest, for a > e: the condition without its first logarithm."""
-    a, m, e, offset = condition(power, sides)
+    a, _, e, offset = condition(power, sides)
     for i in range(u.size):
         if u[i] == 0.0:
             out[i] = 0.0

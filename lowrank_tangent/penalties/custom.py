@@ -42,15 +42,15 @@ class CustomPenalty(SpectralPenalty):
 
     Notes
     -----
-    Minimisers are searched globally, on a grid with sixteen points a decade of z − 1 before refinement. Whether the effective penalty is convex is decided by secants of ω(√t) on a grid, see `is_convex`. The lower bound
-    of a certificate does not depend on that decision.
+    Minimisers are searched globally, on a grid with sixteen points a decade of z − 1 before refinement. Whether the
+    effective penalty is convex is decided by secants of ω(√t) on a grid, see `is_convex`.
 
     Examples
     --------
     >>> from lowrank_tangent.penalties import CustomPenalty
-    >>> penalty = CustomPenalty(lambda z: abs(z - 1) ** 3 + 0.1 * abs(z - 1), name="cubic")
+    >>> penalty = CustomPenalty(lambda z: (z - 1) ** 2 + (z - 1) ** 4, name="quartic")
     >>> penalty.is_convex, round(float(penalty.effective(2.0)), 6)
-    (True, 2.028209)
+    (True, 2.051483)
     """
 
     def __init__(self, omega, derivative=None, name=None):
@@ -109,7 +109,9 @@ def _check_price(penalty):
     values = _call(penalty.omega, _CHECKED, "omega")
     at = f"{penalty!r}: omega(z)"
     if np.isnan(values).any():
-        raise ValueError(f"{at} is NaN at z = {_CHECKED[np.isnan(values)][0]:.6g}; it must be a number for every z > 0.")
+        raise ValueError(
+            f"{at} is NaN at z = {_CHECKED[np.isnan(values)][0]:.6g}; it must be a number for every z > 0."
+        )
     at_one = float(penalty.value(np.ones(1))[0])
     if not abs(at_one) <= 1e-12:
         raise ValueError(f"{at} must be 0 at z = 1, where features stay as they are; got {at_one:.6g}.")

@@ -1,4 +1,4 @@
-"""The named prices, whose stretches are roots of one scalar equation: powers and Kullback–Leibler, one- or two-sided."""
+"""The named prices, powers and Kullback–Leibler, one- or two-sided: their stretches are roots of one scalar equation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .spectral import SpectralPenalty, positive, singular_values, stretches
 
 
 class EqualSides(SpectralPenalty):
-    """A named price paid in equal parts by `n_sides` = 1 or 2 transforms, z = w^n_sides; see `_scalar` for the formulas.
+    """A named price that `n_sides` = 1 or 2 transforms pay in equal parts, z = w^n_sides; formulas are in `_scalar`.
 
     Equal parts are optimal because these prices are convex functions of ln z.
     """
@@ -29,7 +29,7 @@ class EqualSides(SpectralPenalty):
 
     @property
     def conjugate_domain(self):
-        """The conjugate is finite for u below this: 2 (or so) where ω grows like z², everywhere where it grows faster."""
+        """The conjugate is finite for u below this, which is finite itself only where ω grows like z²."""
         return 2.0 * np.exp(0.5 * self._offset) if self._a == self._e else np.inf
 
     def value(self, z):
@@ -58,10 +58,8 @@ class EqualSides(SpectralPenalty):
         inside = np.isfinite(x)
         x = np.where(inside, x, 1.0)
         a, k = self._a, self._n_sides
-        if self._power == 0.0:
-            value = k * np.log1p(x)
-        else:
-            value = x**a * (0.5 * self._power + (0.5 * self._power - k) * x)
+        half = 0.5 * self._power
+        value = k * np.log1p(x) if half == 0.0 else x**a * (half + (half - k) * x)
         return np.where(inside, value, np.inf)
 
     def dual_stretch(self, u):

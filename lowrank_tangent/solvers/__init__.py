@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from .._memory import physical_memory
 from ..problem import StructuredRegression, check_number
 from ._solution import Iteration, Monitor, Solution
-from .bilinear import solve_bilinear
+from .bilinear import interpolate_bilinear, solve_bilinear
 from .interpolation import by_multipliers
 from .newton import solve_newton
 from .proximal import solve_proximal
@@ -48,7 +48,7 @@ SOLVERS = {
     "newton": Solver(solve_newton, 200, frozenset({"convex", "smooth"}), by_multipliers(solve_newton)),
     "reweighted": Solver(solve_reweighted, 500, frozenset({"smooth"}), by_multipliers(solve_reweighted)),
     "proximal": Solver(solve_proximal, 20_000),
-    "bilinear": Solver(solve_bilinear, 20_000, frozenset(), by_multipliers(solve_bilinear)),
+    "bilinear": Solver(solve_bilinear, 20_000, frozenset(), interpolate_bilinear),
     "cvxpy": Solver(solve_cvxpy, 200, frozenset({"convex"}), solve_cvxpy),
     "ridge": Solver(solve_ridge, 1, frozenset({"fixed"}), solve_ridge),
 }

@@ -140,7 +140,9 @@ class LayerSpectrum:
 
     def solve_majoriser(self, matrix):
         """D⁻¹ = Z / α times a matrix."""
-        return self._orient(self.basis @ ((self.stretch**2 / self.alpha)[:, None] * (self.basis.T @ self._orient(matrix))))
+        return self._orient(
+            self.basis @ ((self.stretch**2 / self.alpha)[:, None] * (self.basis.T @ self._orient(matrix)))
+        )
 
     @property
     def transforms(self):

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from ..penalties import RidgePenalty
+from .interpolation import by_multipliers
 
 #: A price with a slope at z = 1 has a kink there, where optimal transforms have most of their singular values. It is
 #: rounded off within these distances of 1, one after the other, each time from the last solution.
@@ -34,16 +35,39 @@ def solve_bilinear(problem, monitor, max_iter, warm_start):
     -------
     coefs, dual, message
     """
-    joint = JointProblem(problem)
-    start = joint.identity() if warm_start is None else joint.factors(warm_start[0])
+    return JointSolver()(problem, monitor, max_iter, warm_start)
 
-    def check(iteration, variables):
-        coefs = joint.coefs(variables)
-        return monitor.record(iteration, problem.certificate(coefs, _dual(problem, coefs)))
 
-    variables, message = joint.minimise(start, max_iter, check)
-    coefs = joint.coefs(variables)
-    return coefs, _dual(problem, coefs), message
+def interpolate_bilinear(problem, monitor, max_iter, warm_start):
+    """The same for the linearly constrained joint problem."""
+    return by_multipliers(JointSolver())(problem, monitor, max_iter, warm_start)
+
+
+class JointSolver:
+    """A solver that keeps θ, M1 and M2 from one call to the next.
+
+    Parameters
+    ----------
+    variables : list of triples, optional
+        Where to start; by default the identity, or the transforms of the warm start.
+    """
+
+    def __init__(self, variables=None):
+        self.variables = variables
+
+    def __call__(self, problem, monitor, max_iter, warm_start):
+        """Called as every solver is."""
+        joint = JointProblem(problem)
+        if self.variables is None:
+            self.variables = joint.identity() if warm_start is None else joint.factors(warm_start[0])
+
+        def check(iteration, variables):
+            coefs = joint.coefs(variables)
+            return monitor.record(iteration, problem.certificate(coefs, _dual(problem, coefs)))
+
+        self.variables, message = joint.minimise(self.variables, max_iter, check)
+        coefs = joint.coefs(self.variables)
+        return coefs, _dual(problem, coefs), message
 
 
 def _dual(problem, coefs):
@@ -59,7 +83,6 @@ class JointProblem:
     Parameters
     ----------
     problem : StructuredRegression
-        With the squared loss.
     """
 
     def __init__(self, problem):
@@ -104,8 +127,11 @@ class JointProblem:
         return [m1 @ theta @ m2 for theta, m1, m2 in variables]
 
     def objective(self, variables):
-        """Value of the joint problem."""
-        return self._value_and_gradient(variables, 0.0)[0]
+        """Value of the joint problem; without the loss where that is a constraint."""
+        value = self._value_and_gradient(variables, 0.0)[0]
+        if self.problem.loss.is_constraint:
+            value -= 0.5 * np.sum(self.problem.residual(self.coefs(variables)) ** 2)
+        return float(value)
 
     def minimise(self, start, max_iter, check=None):
         """A local minimum by L-BFGS.
@@ -163,7 +189,7 @@ class JointProblem:
 
     def _value_and_gradient(self, variables, rounding):
         design, alpha = self.problem.design, self.problem.alpha
-        residual = self.problem.target - design.matvec(self.coefs(variables))
+        residual = self.problem.residual(self.coefs(variables))
         value = 0.5 * np.sum(residual**2)
         gradients = []
         for (theta, m1, m2), pull in zip(variables, design.rmatvec(residual), strict=True):
@@ -206,6 +232,8 @@ def _price_of(matrix, side, rounding):
     if rounding == 0.0:
         return np.sum(side.value(z)), (u * side.slope(z)) @ vt
     distance = np.hypot(z - 1.0, rounding)
-    rounded = np.where(z < 1.0, np.maximum(1.0 - (distance - rounding), np.finfo(float).tiny), 1.0 + distance - rounding)
+    rounded = np.where(
+        z < 1.0, np.maximum(1.0 - (distance - rounding), np.finfo(float).tiny), 1.0 + distance - rounding
+    )
     slope = np.where(rounded == 1.0, 0.0, side.slope(rounded)) * np.abs(z - 1.0) / distance
     return np.sum(side.value(rounded)), (u * slope) @ vt

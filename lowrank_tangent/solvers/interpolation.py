@@ -3,8 +3,8 @@
     minimise (α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))  subject to  A B = y
 
 is solved by a few penalised problems with a small weight ρ on the penalty, whose targets are shifted by the multipliers
-so far: minimise ``½‖y + ρ r − A B‖² + ρ (α/2) Σ ω̃``, then ``ρ r ← y + ρ r − A B``. Each of them shrinks the constraint's
-residual by a factor of about ρα / (ρα + λ) with λ the smallest eigenvalue of the kernel, which ρ makes small.
+so far: minimise ``½‖y + ρ r − A B‖² + ρ (α/2) Σ ω̃``, then ``ρ r ← y + ρ r − A B``. Each of them shrinks the
+constraint's residual by a factor of about ρα / (ρα + λ) with λ the smallest eigenvalue of the kernel, which ρ makes small.
 
 Source: Bertsekas, Constrained Optimization and Lagrange Multiplier Methods (1982), chapter 2.
 """
@@ -25,8 +25,10 @@ _LEAST_SHARE = 1e-9
 _MAX_UPDATES = 50
 #: Updates in a row without progress after which there will be none.
 _MAX_STALLED = 3
-#: The penalised problems are solved to this share of `tol`.
+#: The penalised problems are solved to this share of `tol`; squared for a gap, which is of second order in the error
+#: of the point, and no further than rounding allows.
 _INNER_MARGIN = 0.1
+_LEAST_GAP = 1e-15
 _EPS = np.finfo(float).eps
 
 
@@ -82,10 +84,13 @@ def by_multipliers(inner):
         if warm_start is not None:
             shift = warm_start[1] * (weight / problem.alpha)
             start = warm_start[0], shift
+        tol = _INNER_MARGIN * monitor.tol
+        if problem.spectral.is_convex:
+            tol = max(tol**2, _LEAST_GAP)
         spent, stalled, best, best_error = 0, 0, None, np.inf
         for _ in range(_MAX_UPDATES):
             penalised.target = problem.target + shift
-            quiet = Monitor(_INNER_MARGIN * monitor.tol)
+            quiet = Monitor(tol)
             coefs, _, _ = inner(penalised, quiet, max_iter - spent, start)
             spent += quiet.history[-1].iteration
             shift = penalised.residual(coefs)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..problem import Certificate
 from ._point import widened
+from .reweighted import ridge_start
 
 #: Backtracking multiplies the Lipschitz estimate by this factor.
 _GROW = 1.5
@@ -32,7 +33,13 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
     coefs, dual, message
     """
     design, target, convex = problem.design, problem.target, problem.spectral.is_convex
-    coefs = [np.zeros(shape) for shape in design.coef_shapes] if warm_start is None else warm_start[0]
+    if warm_start is not None:
+        coefs = warm_start[0]
+    elif convex:
+        coefs = [np.zeros(shape) for shape in design.coef_shapes]
+    else:
+        # B = 0 may be stationary where there is no convexity.
+        coefs = ridge_start(problem)
     prediction = design.matvec(coefs)
     ahead, ahead_prediction, momentum = coefs, prediction, 1.0
     lipschitz = _largest_curvature_guess(design)

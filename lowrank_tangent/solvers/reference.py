@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..penalties import KLPenalty, PowerPenalty
+from ..penalties import KLPenalty, NuclearPenalty, PowerPenalty
+from .interpolation import check_rank
 
 
 def solve_cvxpy(problem, monitor, max_iter, warm_start):
@@ -44,7 +45,12 @@ def solve_cvxpy(problem, monitor, max_iter, warm_start):
         value, extra = _penalty(cp, coef, problem.penalty, problem.adaptivity)
         penalties.append(value)
         constraints += extra
-    objective = 0.5 * cp.sum_squares(residual) + 0.5 * alpha * sum(penalties)
+    objective = 0.5 * alpha * sum(penalties)
+    if problem.loss.is_constraint:
+        check_rank(problem)
+        constraints.append(residual == 0)
+    else:
+        objective = objective + 0.5 * cp.sum_squares(residual)
     program = cp.Problem(cp.Minimize(objective), constraints)
     try:
         program.solve(solver=cp.CLARABEL, max_iter=max_iter)
@@ -53,7 +59,8 @@ def solve_cvxpy(problem, monitor, max_iter, warm_start):
     if program.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
         raise RuntimeError(f"cvxpy returned the status {program.status!r} and no solution. {_ADVICE}")
     values = [np.asarray(coef.value) for coef in coefs]
-    dual, _ = problem.best_multiple(problem.residual(values))
+    dual = constraints[-1].dual_value if problem.loss.is_constraint else problem.residual(values)
+    dual, _ = problem.best_multiple(problem.design.project(dual))
     monitor.record(program.solver_stats.num_iters or 0, problem.certificate(values, dual))
     return values, dual, f"cvxpy status {program.status}"
 
@@ -81,6 +88,8 @@ def _penalty(cp, coef, penalty, adaptivity):
     if adaptivity == 0:
         return cp.sum_squares(coef), []
     price = 1.0 / adaptivity
+    if isinstance(penalty, NuclearPenalty):
+        return 2.0 * np.sqrt(price) * cp.norm(coef, "nuc"), []
     if coef.shape[0] > coef.shape[1]:
         coef = coef.T
     p = coef.shape[0]
@@ -93,4 +102,6 @@ def _penalty(cp, coef, penalty, adaptivity):
         return stretched + price * (cp.trace(square) - 2 * cp.trace(root) + p), constraints
     if isinstance(penalty, KLPenalty):
         return stretched + price * (cp.trace(square) - cp.log_det(square) - p), constraints
-    raise ValueError(f"method='cvxpy' knows PowerPenalty(2), KLPenalty and adaptivity=0; got {penalty!r}.")
+    raise ValueError(
+        f"method='cvxpy' knows PowerPenalty(2), KLPenalty, NuclearPenalty and adaptivity=0; got {penalty!r}."
+    )

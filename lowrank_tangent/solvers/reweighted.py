@@ -24,17 +24,20 @@ import math
 import numpy as np
 
 from .._cholesky import InverseFactor
+from ..penalties import ScaledPenalty
 from ..problem import Certificate
 from ._point import PrimalPoint
 
 #: Armijo's constant.
 _ARMIJO = 1e-4
-_MAX_HALVINGS = 20
+#: Steps that have to be cut below this share are none.
+_SHORTEST = 1e-6
 #: Conjugate gradients reduce the error by this factor, and by more as the method converges.
 _LOOSEST_FORCING = 0.1
 _MAX_INNER = 200
 #: Curvature below this share of the majoriser's counts as negative.
 _LEAST_CURVATURE = 1e-8
+_NO_PROGRESS = "the objective cannot be improved in floating-point arithmetic"
 _EPS = np.finfo(float).eps
 
 
@@ -48,34 +51,38 @@ def solve_reweighted(problem, monitor, max_iter, warm_start):
     -------
     coefs, dual, message
     """
-    if warm_start is None:
-        coefs = Majoriser(_point(problem, [np.zeros(shape) for shape in problem.design.coef_shapes])).minimiser()
-    else:
-        coefs = warm_start[0]
-    point = _point(problem, coefs)
+    point = _point(problem, ridge_start(problem) if warm_start is None else warm_start[0])
+    last, best = point, math.inf
     for iteration in range(max_iter + 1):
         pull = problem.design.rmatvec(point.residual)
         downhill = [matrix - layer.gradient for layer, matrix in zip(point.layers, pull, strict=True)]
         stationarity = math.sqrt(_inner(downhill, downhill) / (_inner(pull, pull) or 1.0))
+        if stationarity >= best:
+            point, message = last, _NO_PROGRESS
+            break
         message = monitor.record(iteration, _certificate(point, stationarity))
         if message:
             break
         if iteration == max_iter:
             message = f"max_iter={max_iter} reached"
             break
-        moved = _step(point, downhill, min(_LOOSEST_FORCING, stationarity))
-        if moved is None:
-            message = "the objective cannot be improved in floating-point arithmetic"
-            break
-        point = moved
+        last = point
+        point, falls = _step(last, downhill, min(_LOOSEST_FORCING, stationarity))
+        # Where rounding hides whether the objective falls, the residual has to.
+        best = math.inf if falls else stationarity
     dual = problem.best_multiple(point.residual)[0] if problem.spectral.is_convex else point.residual
     return point.coefs, dual, message
 
 
+def ridge_start(problem):
+    """Coefficients of ridge regression on the features as they are."""
+    zeros = [np.zeros(shape) for shape in problem.design.coef_shapes]
+    return Majoriser(PrimalPoint(problem, ScaledPenalty(problem.penalty, 0.0), zeros)).minimiser()
+
+
 def random_start(problem, rng):
-    """Coefficients of ridge regression on features that are stretched as random coefficients would stretch them."""
-    ridge = Majoriser(_point(problem, [np.zeros(shape) for shape in problem.design.coef_shapes])).minimiser()
-    scale = max(np.linalg.norm(coef) for coef in ridge)
+    """Coefficients of ridge regression on features that are stretched along one random direction a layer."""
+    scale = max(np.linalg.norm(coef) for coef in ridge_start(problem))
     coefs = []
     for shape in problem.design.coef_shapes:
         direction = np.outer(rng.standard_normal(shape[0]), rng.standard_normal(shape[1]))
@@ -129,11 +136,13 @@ def _certificate(point, stationarity):
 
 
 def _step(point, downhill, forcing):
-    """The next point; None if rounding hides any further decrease."""
-    majoriser = Majoriser(point)
-    first, newton = _directions(point, majoriser, downhill, forcing)
-    moved = _line_search(point, newton, downhill)
-    return moved or _line_search(point, first, downhill)
+    """The next point, and whether its objective is lower for certain."""
+    first, newton = _directions(point, Majoriser(point), downhill, forcing)
+    for step in (newton, first):
+        moved, falls = _line_search(point, step, downhill)
+        if moved is not None:
+            return moved, falls
+    return point, False
 
 
 def _directions(point, majoriser, downhill, forcing):
@@ -165,21 +174,23 @@ def _directions(point, majoriser, downhill, forcing):
 
 
 def _line_search(point, step, downhill):
-    """The first of the lengths 1, ½, ¼, … at which the objective falls enough; None if rounding hides it."""
+    """The first of the lengths 1, ½, ¼, … at which the objective falls enough, and whether it falls for certain."""
     change, prediction = step
     slope = -_inner(downhill, change)
     linear, quadratic = np.vdot(point.residual, prediction), np.sum(prediction**2)
     length = 1.0
-    for _ in range(_MAX_HALVINGS):
+    while True:
         moved = _point(point.problem, [b + length * e for b, e in zip(point.coefs, change, strict=True)])
         # From differences: where the loss dwarfs the penalty, that of two objectives would be rounding.
         terms = (-length * linear, 0.5 * length**2 * quadratic, moved.penalty, -point.penalty)
+        rounding = 8 * _EPS * max(abs(term) for term in terms)
         if sum(terms) <= _ARMIJO * length * slope:
-            return moved
-        if -length * slope <= 8 * _EPS * max(abs(term) for term in terms):
-            break
+            return moved, True
+        if -length * slope <= rounding:
+            return moved, False
         length *= 0.5
-    return None
+        if length < _SHORTEST:
+            return None, False
 
 
 def _inner(these, those):

@@ -1,0 +1,119 @@
+"""The linearly constrained problem: certificate, limits, and constraints that depend on each other."""
+
+import numpy as np
+import pytest
+
+from conftest import dense_matrix, flat, low_rank_target, random_operator
+from lowrank_tangent import StructuredRegression, adapt, solve
+from lowrank_tangent.operators import LayerFactors, TangentOperator
+from lowrank_tangent.penalties import JointPenalty, PowerPenalty
+
+OUTPUTS = [("network", 1), ("network", 2), ("shared", 3)]
+
+
+def interpolation(rng, penalty="power", outputs="network", C=1, n=10, **kwargs):
+    operator = random_operator(rng, n, [(6, 7), (5, 6)], outputs, C)
+    kwargs = {"alpha": 1.0, "adaptivity": 10.0, "loss": "interpolation", **kwargs}
+    return StructuredRegression(operator, low_rank_target(rng, operator), penalty, **kwargs)
+
+
+@pytest.mark.parametrize("penalty", ["power", "kl"])
+@pytest.mark.parametrize(("outputs", "C"), OUTPUTS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_value_of_the_equality_constrained_semidefinite_program(rng, penalty, outputs, C, weighted):
+    extra = {"sample_weight": np.append(rng.uniform(0.5, 1.0, 9), 0.0), "fit_intercept": True} if weighted else {}
+    problem = interpolation(rng, penalty, outputs, C, **extra)
+    reference = solve(problem, "cvxpy")
+    solution = solve(problem, tol=1e-8)
+    assert solution.method == "newton"
+    assert solution.converged
+    assert solution.constraint_residual <= 1e-8
+    assert solution.objective == pytest.approx(reference.objective, rel=1e-6)
+    # Gap and constraint from outside the solver.
+    prediction = (dense_matrix(problem.design) @ flat(solution.coefs)).reshape(problem.target.shape)
+    np.testing.assert_allclose(prediction, problem.target, atol=1e-7)
+    assert reference.objective >= solution.dual_objective * (1 - 1e-7)
+    slack = abs(np.vdot(solution.dual, problem.target - prediction))
+    gap = max(solution.objective - problem.dual_objective(solution.dual), 0.0) + slack
+    assert solution.dual_gap == pytest.approx(gap / solution.objective, abs=1e-12)
+
+
+@pytest.mark.parametrize("penalty", ["kl", PowerPenalty(1.5), JointPenalty()])
+def test_it_is_the_limit_of_the_penalised_problem(rng, penalty):
+    problem = interpolation(rng, penalty)
+    limit = solve(problem, tol=1e-8)
+    assert limit.converged
+    distances = []
+    for alpha in (1e-2, 1e-4, 1e-6):
+        penalised = StructuredRegression(problem.operator, problem.y, penalty, alpha, 10.0)
+        solution = solve(penalised, tol=1e-10)
+        distances.append(np.linalg.norm(flat(solution.coefs) - flat(limit.coefs)))
+    assert distances[0] > 50 * distances[1] > 2000 * distances[2]
+    # The loss aside, the penalised objective per alpha tends to that of the constrained problem from below.
+    assert solution.objective / 1e-6 == pytest.approx(limit.objective, rel=1e-4)
+
+
+def test_without_adaptivity_it_is_the_minimum_norm_interpolant(rng):
+    problem = interpolation(rng, adaptivity=0.0)
+    expected = np.linalg.lstsq(dense_matrix(problem.design), problem.target.reshape(-1), rcond=None)[0]
+    solution = solve(problem)
+    assert solution.method == "ridge"
+    assert solution.converged
+    np.testing.assert_allclose(flat(solution.coefs), expected, atol=1e-10)
+    assert solution.objective == pytest.approx(0.5 * np.sum(expected**2))
+    np.testing.assert_allclose(flat(solve(problem, "newton", tol=1e-10).coefs), expected, atol=1e-8)
+
+
+def test_adapted_kernel_interpolates(rng):
+    problem = interpolation(rng, "kl", "shared", 2)
+    solution = solve(problem, tol=1e-9)
+    kernel = adapt(problem, solution).kernel(problem.operator)
+    np.testing.assert_allclose(kernel @ solution.dual.reshape(-1), problem.y.reshape(-1), atol=1e-6)
+
+
+def test_alpha_scales_the_objective_alone(rng):
+    problem = interpolation(rng, "kl")
+    other = StructuredRegression(problem.operator, problem.y, "kl", 0.01, 10.0, "interpolation")
+    one, two = solve(problem, tol=1e-9), solve(other, tol=1e-9)
+    np.testing.assert_allclose(flat(one.coefs), flat(two.coefs), atol=1e-7)
+    assert two.objective == pytest.approx(0.01 * one.objective)
+
+
+def test_dependent_constraints_are_refused_and_the_rank_is_named(rng):
+    operator = random_operator(rng, 10, [(6, 7)])
+    h, delta = operator.layers[0].h[:, 0], operator.layers[0].delta[:, 0, 0]
+    twice = TangentOperator([LayerFactors(np.vstack([h, h[:2]]), np.vstack([delta, delta[:2]]))])
+    y = rng.standard_normal(10)
+    for targets in (np.append(y, y[:2]), np.append(y, y[:2] + 1.0)):
+        for method in ("newton", "cvxpy", "reweighted", "bilinear"):
+            with pytest.raises(ValueError, match="12 are asked for and their rank is 10"):
+                solve(StructuredRegression(twice, targets, loss="interpolation"), method)
+    few = random_operator(rng, 30, [(3, 4)])
+    with pytest.raises(ValueError, match=r"30 are asked for and their rank is 12.*coefficients reach is [3-9].*e-01"):
+        solve(StructuredRegression(few, rng.standard_normal(30), adaptivity=0.0, loss="interpolation"))
+    with pytest.raises(ValueError, match=r"29 are asked for and their rank is 1\d"):
+        solve(StructuredRegression(few, rng.standard_normal(30), loss="interpolation", fit_intercept=True))
+
+
+def test_proximal_gradient_cannot_interpolate(rng):
+    with pytest.raises(ValueError, match="cannot solve loss='interpolation'; use one of"):
+        solve(interpolation(rng), "proximal")
+    with pytest.raises(ValueError, match="cannot solve loss='interpolation'"):
+        solve(interpolation(rng, "nuclear"))
+
+
+def test_iteration_limit_and_callback(rng):
+    solution = solve(interpolation(rng), max_iter=1, tol=1e-12)
+    assert not solution.converged
+    assert "max_iter=1" in solution.message
+    stopped = solve(interpolation(rng), tol=1e-12, callback=lambda row: True)
+    assert stopped.message == "stopped by callback"
+    assert len(stopped.history) == 1
+
+
+def test_warm_start(rng):
+    problem = interpolation(rng)
+    solution = solve(problem, tol=1e-8)
+    again = solve(problem, tol=1e-6, warm_start=solution)
+    assert again.converged
+    assert again.n_iter < solution.n_iter

@@ -1,0 +1,228 @@
+"""Penalties that are not convex, and those that do not stretch: solvers, their residuals and their starts."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from conftest import dense_matrix, flat, low_rank_target, random_operator
+from lowrank_tangent import StructuredRegression, solve
+from lowrank_tangent.penalties import (
+    CustomPenalty,
+    JointPenalty,
+    KLPenalty,
+    NuclearPenalty,
+    PowerPenalty,
+    RidgePenalty,
+    SchattenPenalty,
+)
+from lowrank_tangent.solvers._point import PrimalPoint
+from lowrank_tangent.solvers.reweighted import Majoriser
+
+pytestmark = pytest.mark.filterwarnings("error")
+SMOOTH = [
+    PowerPenalty(1),
+    PowerPenalty(1.5),
+    PowerPenalty(2),
+    PowerPenalty(3),
+    KLPenalty(),
+    JointPenalty(),
+    JointPenalty(PowerPenalty(1), PowerPenalty(1)),
+    JointPenalty(KLPenalty(), KLPenalty()),
+    JointPenalty(RidgePenalty(), PowerPenalty(2)),
+    CustomPenalty(lambda z: abs(z - 1) ** 1.5 + abs(z - 1) ** 3, name="sum"),
+]
+NOT_CONVEX = [penalty for penalty in SMOOTH if not penalty.is_convex]
+
+
+def problem_for(penalty, rng, outputs="network", C=1, alpha=0.02, adaptivity=20.0, **kwargs):
+    operator = random_operator(rng, 24, [(4, 6), (7, 3)], outputs, C)
+    return StructuredRegression(operator, low_rank_target(rng, operator), penalty, alpha, adaptivity, **kwargs)
+
+
+def gradient_by_differences(problem, coefs, step=1e-6):
+    """Gradient of the objective written out: dense features, and the penalty's values by themselves."""
+    matrix = dense_matrix(problem.design)
+
+    def objective(values):
+        loss = 0.5 * np.sum((problem.target.reshape(-1) - matrix @ values) ** 2)
+        start, penalty = 0, 0.0
+        for p, q in problem.design.coef_shapes:
+            singular = np.linalg.svd(values[start : start + p * q].reshape(p, q), compute_uv=False)
+            penalty += problem.spectral.effective(singular).sum()
+            start += p * q
+        return loss + 0.5 * problem.alpha * penalty
+
+    at = flat(coefs)
+    gradient = np.zeros_like(at)
+    for i in range(len(at)):
+        shift = np.zeros_like(at)
+        shift[i] = step
+        gradient[i] = (objective(at + shift) - objective(at - shift)) / (2 * step)
+    return gradient, np.linalg.norm(matrix.T @ (problem.target.reshape(-1) - matrix @ at))
+
+
+@pytest.mark.parametrize("penalty", SMOOTH, ids=repr)
+@pytest.mark.parametrize(("outputs", "C"), [("network", 1), ("network", 3), ("shared", 3)])
+def test_reweighted_reaches_a_stationary_point(rng, penalty, outputs, C):
+    problem = problem_for(penalty, rng, outputs, C, sample_weight=rng.uniform(0.1, 2.0, 24), fit_intercept=True)
+    # The error of a point is the square root of its gap.
+    solution = solve(problem, "reweighted", tol=1e-13 if penalty.is_convex else 1e-7)
+    assert solution.converged
+    gradient, size = gradient_by_differences(problem, solution.coefs)
+    assert np.linalg.norm(gradient) <= 2e-6 * size
+    objectives = [row.objective for row in solution.history]
+    assert np.all(np.diff(objectives) <= 1e-12 * objectives[0])
+    if penalty.is_convex:
+        assert solution.objective == pytest.approx(solve(problem, "newton", tol=1e-10).objective, rel=1e-7)
+        assert np.isnan(solution.stationarity)
+    else:
+        assert np.isnan(solution.dual_gap)
+        assert np.isnan(solution.dual_objective)
+        assert solution.stationarity == pytest.approx(problem.optimality_residual(solution.coefs), abs=1e-9)
+
+
+@pytest.mark.parametrize("penalty", NOT_CONVEX[:5], ids=repr)
+def test_proximal_gradient_finds_the_same_kind_of_point(rng, penalty):
+    problem = problem_for(penalty, rng)
+    proximal, reweighted = solve(problem, "proximal", tol=1e-6), solve(problem, tol=1e-6)
+    assert reweighted.method == "reweighted"
+    assert proximal.converged
+    assert np.all(np.diff([row.objective for row in proximal.history]) <= 1e-12)
+    assert problem.optimality_residual(proximal.coefs) <= 1.0001e-6
+    # Different stationary points are possible; much worse ones are not.
+    assert proximal.objective == pytest.approx(reweighted.objective, rel=0.05)
+
+
+def test_the_step_of_the_classical_scheme_is_reproduced(rng):
+    # One iteration without conjugate gradients beyond the first is ridge regression on stretched features.
+    problem = problem_for(PowerPenalty(1.5), rng)
+    start = solve(problem, "reweighted", max_iter=0)
+    coefs = []
+    blocks = []
+    matrix = dense_matrix(problem.design)
+    for coef in start.coefs:
+        left, v, right = np.linalg.svd(coef)
+        weight = np.ones(max(coef.shape))
+        weight[: len(v)] = problem.spectral.stretch(v) ** -2
+        # D acts on the smaller side of B.
+        on_left = coef.shape[0] <= coef.shape[1]
+        basis = left if on_left else right.T
+        small = (basis * weight[: len(v)]) @ basis.T
+        blocks.append(np.kron(small, np.eye(coef.shape[1])) if on_left else np.kron(np.eye(coef.shape[0]), small))
+    full = np.zeros((matrix.shape[1],) * 2)
+    at = 0
+    for block in blocks:
+        full[at : at + len(block), at : at + len(block)] = problem.alpha * block
+        at += len(block)
+    step = np.linalg.solve(full + matrix.T @ matrix, matrix.T @ problem.target.reshape(-1))
+    at = 0
+    for p, q in problem.design.coef_shapes:
+        coefs.append(step[at : at + p * q].reshape(p, q))
+        at += p * q
+    majoriser = Majoriser(PrimalPoint(problem, problem.spectral, start.coefs))
+    for found, expected in zip(majoriser.minimiser(), coefs, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+    # It lowers the objective, and so does the accelerated iteration.
+    assert problem.objective(coefs) < start.objective
+    assert solve(problem, "reweighted", max_iter=1).objective < start.objective
+
+
+@pytest.mark.parametrize("penalty", [PowerPenalty(1), JointPenalty()], ids=repr)
+def test_more_starts_never_hurt(rng, penalty):
+    problem = problem_for(penalty, rng, alpha=0.005)
+    one, many = solve(problem), solve(problem, n_init=6, random_state=0)
+    again = solve(problem, n_init=6, random_state=0)
+    assert many.objective <= one.objective
+    assert many.converged
+    assert again.objective == many.objective
+    convex = problem_for(KLPenalty(), rng)
+    assert solve(convex, n_init=5).n_iter == solve(convex).n_iter
+
+
+def test_warm_start_from_a_solution_takes_no_time(rng):
+    problem = problem_for(PowerPenalty(1), rng)
+    solution = solve(problem, tol=1e-8)
+    again = solve(problem, tol=1e-7, warm_start=solution)
+    assert again.n_iter <= 1
+    from_dual = solve(problem, warm_start=solution.dual)
+    assert from_dual.converged
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("adaptivity", [1.0, 25.0])
+@pytest.mark.parametrize(("outputs", "C"), [("network", 1), ("shared", 2)])
+def test_nuclear_norm_against_the_semidefinite_program(rng, adaptivity, outputs, C):
+    problem = problem_for("nuclear", rng, outputs, C, alpha=0.3, adaptivity=adaptivity)
+    solution, reference = solve(problem, tol=1e-8), solve(problem, "cvxpy")
+    assert solution.method == "proximal"
+    assert solution.converged
+    assert solution.objective == pytest.approx(reference.objective, rel=1e-6)
+    nuclear = sum(np.linalg.svd(coef, compute_uv=False).sum() for coef in solution.coefs)
+    assert problem.penalty_value(solution.coefs) == pytest.approx(0.3 / np.sqrt(adaptivity) * nuclear, rel=1e-9)
+    # Small singular values are zero, and the residual of optimality knows that zero has a subdifferential.
+    assert any(np.linalg.matrix_rank(coef, tol=1e-8) < min(coef.shape) for coef in solution.coefs)
+    assert problem.optimality_residual(solution.coefs) < 1e-3
+    shifted = [coef + 0.1 * rng.standard_normal(coef.shape) for coef in solution.coefs]
+    assert problem.optimality_residual(shifted) > 0.05
+
+
+@pytest.mark.parametrize("q", [0.5, 1.5])
+def test_schatten_penalties_are_solved_by_proximal_gradient(rng, q):
+    problem = problem_for(SchattenPenalty(q), rng, alpha=0.02, adaptivity=1.0)
+    solution = solve(problem, tol=1e-6)
+    assert solution.converged
+    assert np.isnan(solution.dual_gap) == (q < 1)
+    best = min(problem.objective([f * coef for coef in solution.coefs]) for f in (0.0, 0.97, 1.03))
+    assert solution.objective < best
+
+
+def test_what_a_solver_cannot_do_is_said(rng):
+    cases = [
+        ("newton", PowerPenalty(1), "convex penalty; PowerPenalty.p=1. takes method='reweighted'"),
+        ("cvxpy", JointPenalty(), "convex penalty"),
+        ("reweighted", NuclearPenalty(), "only stretches; NuclearPenalty.. takes method='proximal'"),
+        ("newton", SchattenPenalty(1.5), "only stretches"),
+        ("ridge", KLPenalty(), "adaptivity=0"),
+    ]
+    for method, penalty, message in cases:
+        with pytest.raises(ValueError, match=message):
+            solve(problem_for(penalty, rng), method)
+    with pytest.raises(ValueError, match="n_init must be an integer >= 1; got 0"):
+        solve(problem_for(PowerPenalty(1), rng), n_init=0)
+
+
+def test_not_converged_is_not_claimed(rng):
+    solution = solve(problem_for(PowerPenalty(1), rng), max_iter=1, tol=1e-12)
+    assert not solution.converged
+    assert "max_iter=1" in solution.message
+    assert solution.stationarity > 1e-12
+
+
+def test_a_callback_stops_it(rng):
+    seen = []
+    solve(problem_for(PowerPenalty(1), rng), callback=lambda row: seen.append(row.stationarity) or len(seen) == 2)
+    assert len(seen) == 2
+    assert np.isfinite(seen).all()
+
+
+@pytest.mark.parametrize("alpha", [1e-8, 1e-3, 10.0, 1e4])
+@pytest.mark.parametrize("adaptivity", [1e-4, 1.0, 1e4])
+def test_extreme_parameters(rng, alpha, adaptivity):
+    for penalty in (PowerPenalty(1), PowerPenalty(1.5), JointPenalty()):
+        problem = problem_for(penalty, rng, alpha=alpha, adaptivity=adaptivity)
+        solution = solve(problem, tol=1e-6)
+        # y − A B cannot be known better than the rounding of y, which A* r inherits.
+        pull = np.linalg.norm(flat(problem.design.rmatvec(problem.residual(solution.coefs))))
+        floor = 100 * np.finfo(float).eps * np.linalg.norm(problem.target) / pull
+        assert solution.stationarity <= max(1e-6, floor), (penalty, solution.message, floor)
+
+
+def test_degenerate_data(rng):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        operator = random_operator(rng, 10, [(3, 4)])
+        constant = StructuredRegression(operator, np.zeros(10), PowerPenalty(1), fit_intercept=True)
+        solution = solve(constant)
+    assert solution.converged
+    assert solution.objective == 0.0
