@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import _pairs
 from ._search import minimise
 from .named import EqualSides, KLPenalty, PowerPenalty
-from .spectral import RidgePenalty, SpectralPenalty, stretches
+from .spectral import RidgePenalty, SpectralPenalty, positive, singular_values, stretches
+
+#: Prices that the scalar kernels know.
+_NAMED = (PowerPenalty, KLPenalty)
 
 #: Shares of ln z that are tried on the left side before the best one is refined.
 _SHARES = np.linspace(0.0, 1.0, 33)
@@ -16,8 +20,8 @@ class JointPenalty(SpectralPenalty):
     """ω = ω1 ⊕ ω2, (ω1 ⊕ ω2)(z) = min over 1 ≤ z1 ≤ z of ω1(z1) + ω2(z/z1): features ``M1 Φ M2`` adapt on both sides.
 
     Two equal named prices share the stretch equally, ω(z) = 2 ω1(√z), and are as fast as one-sided ones; so is a named
-    price on one side with `RidgePenalty`, which leaves its side at the identity, on the other. Everything else is found
-    numerically, for any two prices.
+    price on one side with `RidgePenalty`, which leaves its side at the identity, on the other. Two different named prices
+    have one equation for their shares; with a custom price everything is found by search.
 
     Parameters
     ----------
@@ -30,9 +34,14 @@ class JointPenalty(SpectralPenalty):
     """
 
     def __new__(cls, first=None, second=None):
-        """A joint price with formulas where there is one."""
-        known = cls is JointPenalty and _known_price(*_sides(first, second))
-        return super().__new__(_NamedJointPenalty if known else cls)
+        """The fastest kind of joint price that these two have."""
+        if cls is JointPenalty:
+            sides = _sides(first, second)
+            if _known_price(*sides):
+                cls = _NamedJointPenalty
+            elif all(isinstance(side, _NAMED) for side in sides):
+                cls = _PairPenalty
+        return super().__new__(cls)
 
     def __init__(self, first=None, second=None):
         self.first, self.second = _sides(first, second)
@@ -98,6 +107,50 @@ class _NamedJointPenalty(EqualSides, JointPenalty):
         return JointPenalty.__repr__(self)
 
 
+class _PairPenalty(JointPenalty):
+    """A joint price of two different named ones."""
+
+    def __init__(self, first=None, second=None):
+        super().__init__(first, second)
+        self._powers = self.first.kernel_power, self.second.kernel_power
+
+    def value(self, z):
+        """Joint price ω(z), for z ≥ 1."""
+        return self._shared(z)[2]
+
+    def slope(self, z):
+        """ω'(z) = λ / z, the marginal price of both sides."""
+        return self._shared(z)[3] / z
+
+    def stretch(self, v):
+        """Stretch z1 z2 at which the effective penalty is attained."""
+        return np.exp(self._log_stretches(v).sum(axis=0))
+
+    def split(self, v):
+        """Factors (z1, z2) of the stretch z(v)."""
+        z1, z2 = np.exp(self._log_stretches(v))
+        return z1, z2
+
+    def prox(self, s, tau):
+        """Proximal map ``argmin_v ½ (v − s)² + τ ω̃(v)``, a global minimiser; `tau` > 0 broadcasts against `s`."""
+        s, tau = np.broadcast_arrays(singular_values(s, "s"), positive(tau))
+        out = np.empty(s.size)
+        _pairs.shrink(np.ravel(s), np.ravel(tau), *self._powers, out)
+        return out.reshape(s.shape)
+
+    def _shared(self, z):
+        z = np.maximum(stretches(z), 1.0)
+        out = np.empty((4, z.size))
+        _pairs.split(np.ravel(z), *self._powers, out)
+        return out.reshape(4, *z.shape)
+
+    def _log_stretches(self, v):
+        v = singular_values(v)
+        out = np.empty((2, v.size))
+        _pairs.stretch(np.ravel(v), *self._powers, out)
+        return out.reshape(2, *v.shape)
+
+
 def _sides(first, second):
     """Both prices, checked."""
     sides = tuple(PowerPenalty(2) if side is None else side for side in (first, second))
@@ -113,7 +166,7 @@ def _sides(first, second):
 
 def _known_price(first, second):
     """The named price that is paid and the number of sides that share it, None where there are no formulas."""
-    named = [side for side in (first, second) if isinstance(side, (PowerPenalty, KLPenalty))]
+    named = [side for side in (first, second) if isinstance(side, _NAMED)]
     fixed = any(isinstance(side, RidgePenalty) for side in (first, second))
     if len(named) == 1 and fixed:
         return named[0], 1
