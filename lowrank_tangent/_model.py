@@ -115,8 +115,8 @@ class TangentModel:
 
         Returns
         -------
-        ndarray of shape (n, n') for ``outputs="shared"``, where all outputs have the same kernel;
-        (n·C, n'·C) for ``outputs="network"``, row i·C + c for sample i and output c
+        ndarray of shape (n, n') where all outputs have the same kernel: ``outputs="shared"`` and transforms on the
+        left only; else (n·C, n'·C), row i·C + c for sample i and output c
         """
         check_is_fitted(self)
         return self._kernel(X, Y, self.adaptation_.transform)

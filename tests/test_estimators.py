@@ -19,7 +19,7 @@ from lowrank_tangent import (
     TangentRidgeClassifier,
 )
 from lowrank_tangent.datasets import load, make_product
-from lowrank_tangent.penalties import KLPenalty
+from lowrank_tangent.penalties import JointPenalty, KLPenalty, PowerPenalty, get_penalty
 
 ESTIMATORS = [AdaptiveTangentRegressor, AdaptiveTangentClassifier, TangentRidge, TangentRidgeClassifier]
 REGRESSORS = [AdaptiveTangentRegressor, TangentRidge]
@@ -314,3 +314,58 @@ def test_verbose_shows_a_progress_bar(data, capsys):
     X, y = data
     AdaptiveTangentRegressor((8,), verbose=1, random_state=0).fit(X, y)
     assert "gap" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "penalty",
+    ["joint", "nuclear", "schatten", PowerPenalty(1), PowerPenalty(1.5), PowerPenalty(3), JointPenalty(KLPenalty())],
+)
+@pytest.mark.parametrize("outputs", ["shared", "network"])
+def test_every_penalty_by_name_or_instance(penalty, outputs):
+    X, y = make_product(80, 6, random_state=0)
+    targets = np.column_stack([y, y**2])
+    # The proximal solver of the quasi-norm creeps.
+    tol = 3e-3 if penalty == "schatten" else 1e-5
+    model = AdaptiveTangentRegressor((12,), penalty=penalty, alpha=0.02, outputs=outputs, tol=tol, random_state=0)
+    model.fit(X, targets)
+    problem_penalty = get_penalty(penalty)
+    assert np.isnan(model.dual_gap_) != problem_penalty.is_convex
+    assert np.isnan(model.stationarity_) == problem_penalty.is_convex
+    error = model.dual_gap_ if problem_penalty.is_convex else model.stationarity_
+    assert error <= tol
+    # Kernel ridge on the adapted kernel is the model, whatever the penalty, convex or not.
+    kernel, prediction, centre = model.kernel(X), model.predict(X), np.eye(80) - 1.0 / 80
+    # Right transforms tie the outputs together: there is one kernel for all of them then, of all outputs.
+    tied = outputs == "network" or penalty == "joint" or isinstance(penalty, JointPenalty)
+    assert kernel.shape == ((160, 160) if tied else (80, 80))
+    if tied:
+        centre, targets, prediction = np.kron(centre, np.eye(2)), targets.reshape(-1), prediction.reshape(-1)
+    centred = centre @ kernel @ centre
+    ridge = centred @ np.linalg.solve(centred + model.alpha * np.eye(len(kernel)), centre @ targets)
+    np.testing.assert_allclose(ridge, centre @ prediction, atol=0.02 * np.abs(targets).max())
+
+
+def test_joint_penalty_moves_both_sides():
+    X, y = make_product(100, 6, random_state=0)
+    model = AdaptiveTangentRegressor((16,), penalty="joint", alpha=0.05, random_state=0).fit(X, y)
+    left, right = model.transforms_[0]
+    assert left.spectrum[0] > 1.05
+    assert right.spectrum[0] == pytest.approx(left.spectrum[0], rel=1e-9)
+
+
+def test_several_starts_of_an_estimator():
+    X, y = make_product(100, 6, random_state=0)
+    one, many = (
+        AdaptiveTangentRegressor((16,), penalty=PowerPenalty(1), alpha=0.02, n_init=n, random_state=0).fit(X, y)
+        for n in (1, 4)
+    )
+    assert many.objective_ <= one.objective_
+
+
+def test_not_stationary_is_a_convergence_warning():
+    X, y = make_product(60, 5, random_state=0)
+    model = AdaptiveTangentRegressor((8,), penalty="joint", max_iter=1, tol=1e-9, alpha=0.01, random_state=0)
+    with pytest.warns(
+        ConvergenceWarning, match=r"reweighted stopped after 1 iterations at a stationarity residual of .*"
+    ):
+        model.fit(X, y)

@@ -168,10 +168,13 @@ def shrink(s, tau, first, second, out):
             start, end = points[j], points[j + 1]
             if values[j] > 0.0 or values[j + 1] <= 0.0:
                 # No change of sign here, unless the imbalance turns twice between two points.
-                if 0 < j and values[j] > 0.0 and values[j] <= values[j - 1] and values[j] <= values[j + 1]:
+                if j > 0 and values[j] > 0.0 and values[j] <= values[j - 1] and values[j] <= values[j + 1]:
                     start = _extreme(points[j - 1], points[j + 1], -1.0, target, log_c, first, second)
-                elif 0 < j and values[j] <= 0.0 and values[j] >= values[j - 1] and values[j] >= values[j + 1]:
-                    start, end = points[j - 1], _extreme(points[j - 1], points[j + 1], 1.0, target, log_c, first, second)
+                elif j > 0 and values[j] <= 0.0 and values[j] >= values[j - 1] and values[j] >= values[j + 1]:
+                    start, end = (
+                        points[j - 1],
+                        _extreme(points[j - 1], points[j + 1], 1.0, target, log_c, first, second),
+                    )
                 else:
                     continue
                 if _imbalance(start, target, log_c, first, second) > 0.0:

@@ -20,8 +20,8 @@ class JointPenalty(SpectralPenalty):
     """ω = ω1 ⊕ ω2, (ω1 ⊕ ω2)(z) = min over 1 ≤ z1 ≤ z of ω1(z1) + ω2(z/z1): features ``M1 Φ M2`` adapt on both sides.
 
     Two equal named prices share the stretch equally, ω(z) = 2 ω1(√z), and are as fast as one-sided ones; so is a named
-    price on one side with `RidgePenalty`, which leaves its side at the identity, on the other. Two different named prices
-    have one equation for their shares; with a custom price everything is found by search.
+    price on one side with `RidgePenalty`, which leaves its side at the identity, on the other. Two different named
+    prices have one equation for their shares; with a custom price everything is found by search.
 
     Parameters
     ----------

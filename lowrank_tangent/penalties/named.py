@@ -1,4 +1,4 @@
-"""The named prices, powers and Kullback–Leibler, one- or two-sided: their stretches are roots of one scalar equation."""
+"""The named prices, powers and Kullback–Leibler, one- or two-sided: stretches are roots of one scalar equation."""
 
 from __future__ import annotations
 

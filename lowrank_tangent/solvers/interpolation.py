@@ -3,8 +3,8 @@
     minimise (α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))  subject to  A B = y
 
 is solved by a few penalised problems with a small weight ρ on the penalty, whose targets are shifted by the multipliers
-so far: minimise ``½‖y + ρ r − A B‖² + ρ (α/2) Σ ω̃``, then ``ρ r ← y + ρ r − A B``. Each of them shrinks the
-constraint's residual by a factor of about ρα / (ρα + λ) with λ the smallest eigenvalue of the kernel, which ρ makes small.
+so far: minimise ``½‖y + ρ r − A B‖² + ρ (α/2) Σ ω̃``, then ``ρ r ← y + ρ r − A B``. Each of them shrinks the residual of
+the constraint by a factor of about ρα / (ρα + λ) with λ the smallest eigenvalue of the kernel, which ρ makes small.
 
 Source: Bertsekas, Constrained Optimization and Lagrange Multiplier Methods (1982), chapter 2.
 """
