@@ -78,19 +78,19 @@ def majorise_two_sided(problem, coefs):
     for side in (0, 1):
         adaptation = adapt(problem, at(coefs))
         identities = [LowRankTransform.identity(m.shape[0]) for m in (adaptation.left, adaptation.right)[side]]
-        free = problem.penalty.sides[side]
+        free = problem.spectral[0].penalty.sides[side]
         if side == 0:
             left, right, penalty = identities, adaptation.right, JointPenalty(free, RidgePenalty())
         else:
             left, right, penalty = adaptation.left, identities, JointPenalty(RidgePenalty(), free)
-        convex, back = transformed_problem(problem, left, right, penalty, problem.adaptivity)
+        convex, back = transformed_problem(problem, left, right, penalty, problem.spectral[0].adaptivity)
         coefs = back(solve(convex, "newton", tol=1e-9).coefs)
     return coefs
 
 
 def majorise_power(problem, coefs):
     """Fix all but one of N equal factors of the left transform and solve for that one."""
-    n_factors, p = FACTORS[problem.penalty.p], problem.penalty.p
+    n_factors, p = FACTORS[problem.spectral[0].penalty.p], problem.spectral[0].penalty.p
     adaptation = adapt(problem, at(coefs))
     fixed = [LowRankTransform(m.basis, m.stretch ** (1.0 - 1.0 / n_factors)) for m in adaptation.left]
     identities = [LowRankTransform.identity(m.shape[0]) for m in adaptation.right]
@@ -99,7 +99,7 @@ def majorise_power(problem, coefs):
         lambda z: np.where(z < 1.0, -p, p) * np.abs(z**n_factors - 1.0) ** (p - 1.0) * z ** (n_factors - 1.0),
         name=f"factor {n_factors}",
     )
-    convex, back = transformed_problem(problem, fixed, identities, factor, problem.adaptivity)
+    convex, back = transformed_problem(problem, fixed, identities, factor, problem.spectral[0].adaptivity)
     return back(solve(convex, "newton", tol=1e-9).coefs)
 
 
@@ -119,7 +119,7 @@ def run(name, problem, limit):
     if name == "irls":
         return iterate(problem, irls_step, limit)
     if name == "majorise":
-        two_sided = isinstance(problem.penalty, JointPenalty)
+        two_sided = isinstance(problem.spectral[0].penalty, JointPenalty)
         return iterate(problem, majorise_two_sided if two_sided else majorise_power, limit)
     n_init = STARTS if name == "reweighted, ten starts" else 1
     method = name.split(",")[0]

@@ -89,12 +89,12 @@ def adapt(problem, solution):
     ((4, 4), (30, 30))
     """
     theta, left, right, values = [], [], [], []
-    for coef in solution.coefs:
+    for coef, penalty in zip(solution.coefs, problem.spectral, strict=True):
         u, v, vt = np.linalg.svd(coef, full_matrices=False)
-        z1, z2 = problem.spectral.split(v)
+        z1, z2 = penalty.split(v)
         z = z1 * z2
         theta.append((u * np.divide(v, z, out=np.zeros_like(v), where=z > 0.0)) @ vt)
-        unused1, unused2 = problem.spectral.split(0.0)
+        unused1, unused2 = penalty.split(0.0)
         left.append(_transform(u, z1, float(unused1)))
         right.append(_transform(vt.T, z2, float(unused2)))
         values.append(v)

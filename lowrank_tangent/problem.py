@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from .losses import get_loss
 from .operators import TangentOperator
-from .penalties import ScaledPenalty, get_penalty
+from .penalties import LayeredPenalty, ScaledPenalty, get_penalty
 
 #: A dual candidate on the boundary of a barrier has the value −inf; it is pulled this far inside.
 _INSIDE = 1.0 - 1e-12
@@ -80,11 +81,13 @@ class StructuredRegression:
     ----------
     operator : TangentOperator
     y : array of shape (n,) or (n, C)
-    penalty : {"power", "kl", "ridge"} or SpectralPenalty, default="power"
+    penalty : str or SpectralPenalty, or a sequence of them, default="power"
+        Price of stretching a direction, by name (see `lowrank_tangent.penalties.PENALTIES`) or instance; one for all
+        layers, or one a layer.
     alpha : float > 0, default=1e-2
         With ``adaptivity=0`` the same alpha gives scikit-learn's ``Ridge(alpha)`` on the features.
-    adaptivity : float ≥ 0, default=1.0
-        How cheaply features may move; 0 is exactly ridge.
+    adaptivity : float ≥ 0 or a sequence of them, default=1.0
+        How cheaply features may move, for all layers or one a layer; a layer with 0 stays as it is, 0 for all is ridge.
     loss : {"squared", "interpolation"}, default="squared"
         "interpolation": the linearly constrained problem, minimise ``(α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))`` subject to
         ``A B = y``. There alpha scales the objective alone; theory has 1.
@@ -95,6 +98,8 @@ class StructuredRegression:
 
     Attributes
     ----------
+    spectral : LayeredPenalty
+        Penalty and adaptivity of every layer.
     design : TangentOperator
         The operator A with weights and centring applied.
     target : ndarray of shape (n, C)
@@ -122,13 +127,16 @@ class StructuredRegression:
             raise TypeError(f"operator must be a TangentOperator; got {type(operator).__name__}.")
         self.operator = operator
         self.y = _check_target(y, operator)
-        self.penalty = get_penalty(penalty)
         self.alpha = check_number(alpha, "alpha", positive=True)
-        self.adaptivity = check_number(adaptivity, "adaptivity", positive=False)
         self.loss = get_loss(loss)
         self.sample_weight = check_sample_weight(sample_weight, operator.n_samples)
         self.fit_intercept = bool(fit_intercept)
-        self.spectral = ScaledPenalty(self.penalty, self.adaptivity)
+        penalties = _one_a_layer(penalty, "penalty", operator)
+        adaptivities = _one_a_layer(adaptivity, "adaptivity", operator)
+        self.spectral = LayeredPenalty(
+            ScaledPenalty(get_penalty(price), check_number(speed, "adaptivity", positive=False))
+            for price, speed in zip(penalties, adaptivities, strict=True)
+        )
         self.design = operator.weighted(self.sample_weight, centre=self.fit_intercept)
         self.target = self.design.to_rows(self.y)
 
@@ -153,7 +161,7 @@ class StructuredRegression:
 
     def penalty_value(self, coefs):
         """(α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))."""
-        return 0.5 * self.alpha * float(sum(self.spectral.effective(singular_values(coef)).sum() for coef in coefs))
+        return 0.5 * self.alpha * float(self.spectral.effective([singular_values(coef) for coef in coefs]))
 
     def objective(self, coefs):
         """Primal objective P(B)."""
@@ -197,11 +205,10 @@ class StructuredRegression:
 
         Those at which the conjugate is attained; for a penalty that is not convex, those of ridge regression.
         """
-        coefs = []
-        for matrix in self.design.rmatvec(dual):
+        coefs, convex = [], self.spectral.is_convex
+        for matrix, penalty in zip(self.design.rmatvec(dual), self.spectral, strict=True):
             u, s, vt = np.linalg.svd(matrix, full_matrices=False)
-            convex = self.spectral.is_convex
-            stretch = self.spectral.dual_stretch(2.0 / self.alpha * s) if convex else np.ones_like(s)
+            stretch = penalty.dual_stretch(2.0 / self.alpha * s) if convex else np.ones_like(s)
             coefs.append((u * (stretch**2 * s / self.alpha)) @ vt)
         return coefs
 
@@ -222,13 +229,17 @@ class StructuredRegression:
         """
         if spectra is None:
             spectra = self._dual_spectra(dual)
-        largest = 2.0 / self.alpha * max(values.max() for values in spectra)
-        limit = min(2.0, _INSIDE * self.spectral.conjugate_domain / largest) if largest > 0 else 2.0
-        u = 2.0 / self.alpha * np.concatenate(spectra)
+        limit, scaled = 2.0, [2.0 / self.alpha * values for values in spectra]
+        for u, penalty in zip(scaled, self.spectral, strict=True):
+            if u.max() > 0.0:
+                limit = min(limit, _INSIDE * penalty.conjugate_domain / u.max())
         loss = self.loss.dual_along(self.target, dual)
 
         def value(factors):
-            barrier = self.spectral.conjugate(np.multiply.outer(factors, u)).sum(axis=-1)
+            barrier = sum(
+                penalty.conjugate(np.multiply.outer(factors, u)).sum(axis=-1)
+                for u, penalty in zip(scaled, self.spectral, strict=True)
+            )
             return loss(factors) - 0.5 * self.alpha * barrier
 
         # The objective is concave in the factor: zoom in, from a grid that is finest at the boundary of the domain.
@@ -253,17 +264,17 @@ class StructuredRegression:
         """
         pull = self.design.rmatvec(self.residual(coefs) if dual is None else dual)
         miss, size = 0.0, 0.0
-        for gradient, coef in zip(pull, coefs, strict=True):
+        for gradient, coef, penalty in zip(pull, coefs, self.spectral, strict=True):
             u, v, vt = np.linalg.svd(coef, full_matrices=False)
             used = v > _RANK_TOL * v[0]
             u, v, vt = u[:, used], v[used], vt[used]
-            difference = gradient - 0.5 * self.alpha * (u * self.spectral.derivative(v)) @ vt
+            difference = gradient - 0.5 * self.alpha * (u * penalty.derivative(v)) @ vt
             miss += np.sum(difference**2)
-            if self.spectral.kink > 0.0:
+            if penalty.kink > 0.0:
                 # Outside the span of B, singular values up to the kink belong to the subdifferential.
                 unused = difference - u @ (u.T @ difference)
                 unused -= (unused @ vt.T) @ vt
-                excess = np.maximum(singular_values(unused) - 0.5 * self.alpha * self.spectral.kink, 0.0)
+                excess = np.maximum(singular_values(unused) - 0.5 * self.alpha * penalty.kink, 0.0)
                 miss += np.sum(excess**2) - np.sum(unused**2)
             size += np.sum(gradient**2)
         return float(np.sqrt(max(miss, 0.0) / (size or 1.0)))
@@ -272,7 +283,10 @@ class StructuredRegression:
         return [singular_values(pull) for pull in self.design.rmatvec(dual)]
 
     def _dual_value(self, dual, spectra):
-        barrier = sum(self.spectral.conjugate(2.0 / self.alpha * values).sum() for values in spectra)
+        barrier = sum(
+            penalty.conjugate(2.0 / self.alpha * values).sum()
+            for penalty, values in zip(self.spectral, spectra, strict=True)
+        )
         return float(self.loss.dual_value(self.target, dual) - 0.5 * self.alpha * barrier)
 
 
@@ -306,6 +320,16 @@ def check_sample_weight(sample_weight, n_samples):
     if not weights.any():
         raise ValueError("sample_weight is zero for every sample; at least one sample must count.")
     return weights
+
+
+def _one_a_layer(value, name, operator):
+    """A value for every layer, or the sequence of them that was given."""
+    count = len(operator.layers)
+    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(f"{name} must be one for all layers or a sequence of {count}, one a layer; got {len(value)}.")
+    return list(value)
 
 
 def _check_target(y, operator):

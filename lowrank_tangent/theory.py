@@ -264,7 +264,7 @@ def _alignment_error(problem, solution, kernel, prediction):
         return float("nan")
     (coef,) = solution.coefs
     norm = max(np.linalg.norm(coef), _TINY)
-    z1, z2 = problem.spectral.split(norm)
+    z1, z2 = problem.spectral[0].split(norm)
     across, along = (z1, z2) if coef.shape[1] > 1 else (z2, z1)
     flat = prediction.reshape(-1)
     expected = across**2 * (problem.design.gram() + (along**2 - 1.0) / norm**2 * np.outer(flat, flat))

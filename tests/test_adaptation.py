@@ -50,12 +50,12 @@ def test_predictions_are_kernel_ridge_with_the_adapted_kernel(solved):
 
 def test_both_problems_have_the_same_penalty(solved):
     problem, solution, adaptation = solved
-    mu = 1.0 / problem.adaptivity
+    mu = 1.0 / problem.spectral[0].adaptivity
     # ω of the definition on the singular values of the dense transform, those that are 1 included.
     joint = 0.0
     for theta, m1 in zip(adaptation.theta, adaptation.left, strict=True):
         z = np.linalg.svd(m1.to_dense(), compute_uv=False)
-        omega = (z - 1) ** 2 if repr(problem.penalty).startswith("Power") else z**2 - 1 - 2 * np.log(z)
+        omega = (z - 1) ** 2 if repr(problem.spectral).startswith("Power") else z**2 - 1 - 2 * np.log(z)
         joint += np.sum(theta**2) + mu * omega.sum()
     assert 0.5 * problem.alpha * joint == pytest.approx(problem.penalty_value(solution.coefs), rel=1e-12)
 
@@ -76,7 +76,7 @@ def test_one_group_adds_the_kernel_of_the_predictions(rng, penalty, outputs, C):
     difference = adaptation.mean_kernel(operator) - operator.mean_gram()
     if outputs == "network":
         # M1 is a scalar here: K = z² K0, with the stretch of the group's norm.
-        z = problem.spectral.stretch(np.linalg.norm(solution.coefs[0]))
+        z = problem.spectral[0].stretch(np.linalg.norm(solution.coefs[0]))
         np.testing.assert_allclose(difference, (z**2 - 1) * operator.mean_gram(), atol=1e-10)
     else:
         predictions = operator.matvec(solution.coefs)
@@ -92,7 +92,7 @@ def test_single_vector_group_aligns_with_its_predictions(rng, penalty):
     problem = StructuredRegression(operator, rng.standard_normal(12), penalty, 0.5, 10.0)
     solution = solve(problem, tol=1e-14)
     norm = np.linalg.norm(solution.coefs[0])
-    c = (problem.spectral.stretch(norm) ** 2 - 1) / norm**2
+    c = (problem.spectral[0].stretch(norm) ** 2 - 1) / norm**2
     fit = operator.matvec(solution.coefs)
     expected = operator.gram() + c * fit @ fit.T
     np.testing.assert_allclose(adapt(problem, solution).kernel(operator), expected, atol=1e-8)

@@ -381,7 +381,8 @@ def test_one_free_side_is_the_one_sided_penalty():
 @pytest.mark.parametrize("tau", [1e-3, 0.4, 20.0])
 def test_schatten_prox_by_brute_force(q, tau):
     penalty = NuclearPenalty() if q == 1.0 else SchattenPenalty(q)
-    for s in (0.0, 1e-3, 0.5, 1.1, 7.0, 300.0):
+    # Closely spaced, to meet the values for which a positive minimum exists but 0 is better.
+    for s in np.append(0.0, np.logspace(-3, 3, 150)):
         _, brute = refined_minimum(lambda v, s=s: 0.5 * (v - s) ** 2 + tau * 2 / q * v**q, 0.0, max(s, 1e-9), 8)
         v = float(penalty.prox(s, tau))
         assert 0.5 * (v - s) ** 2 + tau * float(penalty.effective(v)) <= min(brute, 0.5 * s**2) * (1 + 1e-12)

@@ -14,9 +14,9 @@ def objective_from_scratch(problem, coefs):
     weights = np.ones(len(residual)) if problem.sample_weight is None else problem.sample_weight
     if problem.fit_intercept:
         residual = residual - np.average(residual, axis=0, weights=weights)
-    mu = 1.0 / problem.adaptivity
+    mu = 1.0 / problem.spectral[0].adaptivity
     z = 1.0 + np.concatenate([[0.0], np.logspace(-6, 3, 400_001)])
-    omega = (z - 1) ** 2 if repr(problem.penalty).startswith("Power") else z**2 - 1 - 2 * np.log(z)
+    omega = (z - 1) ** 2 if repr(problem.spectral).startswith("Power") else z**2 - 1 - 2 * np.log(z)
     penalty = sum((mu * omega + v**2 / z**2).min() for coef in coefs for v in np.linalg.svd(coef, compute_uv=False))
     return 0.5 * np.sum(weights[:, None] * residual**2) + 0.5 * problem.alpha * penalty
 

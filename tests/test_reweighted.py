@@ -49,7 +49,7 @@ def gradient_by_differences(problem, coefs, step=1e-6):
         start, penalty = 0, 0.0
         for p, q in problem.design.coef_shapes:
             singular = np.linalg.svd(values[start : start + p * q].reshape(p, q), compute_uv=False)
-            penalty += problem.spectral.effective(singular).sum()
+            penalty += problem.spectral[0].effective(singular).sum()
             start += p * q
         return loss + 0.5 * problem.alpha * penalty
 
@@ -104,7 +104,7 @@ def test_the_step_of_the_classical_scheme_is_reproduced(rng):
     for coef in start.coefs:
         left, v, right = np.linalg.svd(coef)
         weight = np.ones(max(coef.shape))
-        weight[: len(v)] = problem.spectral.stretch(v) ** -2
+        weight[: len(v)] = problem.spectral[0].stretch(v) ** -2
         # D acts on the smaller side of B.
         on_left = coef.shape[0] <= coef.shape[1]
         basis = left if on_left else right.T

@@ -124,7 +124,7 @@ def test_equal_singular_values():
     for penalty in ("power", "kl"):
         problem = StructuredRegression(operator, 5.0 * np.eye(3).ravel(), penalty, alpha=1.0, adaptivity=10.0)
         solution = solve(problem, "newton", tol=1e-13)
-        expected = problem.spectral.prox(np.array([5.0]), 0.5)[0] * np.eye(3)
+        expected = problem.spectral[0].prox(np.array([5.0]), 0.5)[0] * np.eye(3)
         np.testing.assert_allclose(solution.coefs[0], expected, atol=1e-6)
 
 
@@ -132,13 +132,13 @@ def test_equal_singular_values():
 @pytest.mark.parametrize("penalty", ["power", "kl"])
 def test_curvature_is_the_derivative_of_the_dual_map(rng, shape, penalty):
     problem = StructuredRegression(random_operator(rng, 3, [shape]), np.ones(3), penalty, 0.1, 50.0)
-    layer = _point.LayerSpectrum(0.5 * rng.standard_normal(shape), problem.spectral, problem.alpha)
+    layer = _point.LayerSpectrum(0.5 * rng.standard_normal(shape), problem.spectral[0], problem.alpha)
     G, E, step = layer.gradient, rng.standard_normal(shape), 1e-7
 
     def dual_map(matrix):
         u, s, vt = np.linalg.svd(matrix, full_matrices=False)
-        root = problem.spectral.root
-        return (u * (root * problem.spectral.unit.conjugate_derivative(20 * s / root))) @ vt
+        root = problem.spectral[0].root
+        return (u * (root * problem.spectral[0].unit.conjugate_derivative(20 * s / root))) @ vt
 
     numeric = (dual_map(G + step * E) - dual_map(G - step * E)) / (2 * step)
     np.testing.assert_allclose(layer.solve_curvature(E), numeric, rtol=1e-4, atol=1e-5 * np.abs(numeric).max())

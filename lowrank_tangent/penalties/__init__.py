@@ -3,6 +3,7 @@
 from ._scalar import divided_differences
 from .custom import CustomPenalty
 from .joint import JointPenalty
+from .layered import LayeredPenalty
 from .named import KLPenalty, PowerPenalty
 from .schatten import NuclearPenalty, SchattenPenalty
 from .spectral import RidgePenalty, ScaledPenalty, SpectralPenalty
@@ -43,6 +44,7 @@ __all__ = [
     "CustomPenalty",
     "JointPenalty",
     "KLPenalty",
+    "LayeredPenalty",
     "NuclearPenalty",
     "PowerPenalty",
     "RidgePenalty",

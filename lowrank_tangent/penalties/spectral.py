@@ -229,6 +229,7 @@ class ScaledPenalty:
     """
 
     def __init__(self, penalty, adaptivity):
+        self.penalty, self.adaptivity = penalty, adaptivity
         self.unit = penalty if adaptivity > 0 else RidgePenalty()
         self.root = 1.0 / np.sqrt(adaptivity) if adaptivity > 0 else 1.0
 

@@ -181,7 +181,7 @@ def _capable(method, problem):
     """The function of a solver for this problem and its iteration limit, or an error that names what is missing."""
     if method not in SOLVERS:
         raise ValueError(f"method must be 'auto' or one of {sorted(SOLVERS)}; got {method!r}.")
-    solver, penalty = SOLVERS[method], problem.penalty
+    solver, penalty = SOLVERS[method], problem.spectral
     if "fixed" in solver.needs and not problem.spectral.is_fixed:
         raise ValueError("method='ridge' is the closed form for adaptivity=0; use method='newton' or 'auto'.")
     if "smooth" in solver.needs and not problem.spectral.is_smooth:

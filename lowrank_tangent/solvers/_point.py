@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..penalties import ScaledPenalty, divided_differences
+from ..penalties import LayeredPenalty, divided_differences
 from ..transforms import LowRankTransform
 
 
@@ -39,7 +39,7 @@ class PrimalPoint:
     """Coefficients B and their residual r = y − A B, with what gradient and Hessian products need of them."""
 
     problem: object
-    spectral: ScaledPenalty
+    spectral: LayeredPenalty
     coefs: list
 
     def with_penalty(self, spectral):
@@ -49,7 +49,10 @@ class PrimalPoint:
     @functools.cached_property
     def layers(self):
         """Spectral calculus of each layer."""
-        return [LayerSpectrum(coef, self.spectral, self.problem.alpha) for coef in self.coefs]
+        return [
+            LayerSpectrum(coef, penalty, self.problem.alpha)
+            for coef, penalty in zip(self.coefs, self.spectral, strict=True)
+        ]
 
     @functools.cached_property
     def residual(self):
@@ -63,7 +66,7 @@ class PrimalPoint:
 
     def penalty_for(self, spectral):
         """Penalty for some adaptivity."""
-        return 0.5 * self.problem.alpha * sum(spectral.effective(layer.values).sum() for layer in self.layers)
+        return 0.5 * self.problem.alpha * spectral.effective([layer.values for layer in self.layers])
 
     def objective_for(self, spectral):
         """Primal objective for some adaptivity."""

@@ -87,11 +87,10 @@ class JointProblem:
 
     def __init__(self, problem):
         self.problem = problem
-        self._price = 1.0 / problem.adaptivity if problem.adaptivity > 0 else 1.0
-        left, right = problem.penalty.sides
-        fixed = problem.spectral.is_fixed
-        #: Prices of M1 and M2; None leaves that side at the identity.
-        self._sides = [None if fixed or isinstance(side, RidgePenalty) else side for side in (left, right)]
+        #: Prices of M1 and M2 of every layer; None leaves that side at the identity.
+        self._sides = [
+            [None if isinstance(side, RidgePenalty) else side for side in layer.unit.sides] for layer in problem.spectral
+        ]
 
     def identity(self):
         """θ = 0, M1 = M2 = I."""
@@ -100,10 +99,10 @@ class JointProblem:
     def perturbed(self, scale, rng):
         """θ = 0 and transforms I + N with N Gaussian of that spectral scale; sides that are fixed stay fixed."""
         variables = []
-        for theta, *transforms in self.identity():
+        for (theta, *transforms), sides in zip(self.identity(), self._sides, strict=True):
             moved = [
                 m if side is None else m + 0.5 * scale * rng.standard_normal(m.shape) / math.sqrt(len(m))
-                for m, side in zip(transforms, self._sides, strict=True)
+                for m, side in zip(transforms, sides, strict=True)
             ]
             variables.append((theta, *moved))
         return variables
@@ -111,9 +110,9 @@ class JointProblem:
     def factors(self, coefs):
         """The triple of each layer that theory recovers from coefficients."""
         variables = []
-        for coef in coefs:
+        for coef, penalty in zip(coefs, self.problem.spectral, strict=True):
             u, v, vt = np.linalg.svd(coef, full_matrices=False)
-            z1, z2 = self.problem.spectral.split(v)
+            z1, z2 = penalty.split(v)
             z = z1 * z2
             theta = (u * np.divide(v, z, out=np.zeros_like(v), where=z > 0)) @ vt
             m1 = np.eye(len(u)) + (u * (z1 - 1.0)) @ u.T
@@ -148,7 +147,8 @@ class JointProblem:
         variables : list of triples
         message : str
         """
-        kinked = any(side is not None and float(side.slope(1.0)) > 0.0 for side in self._sides)
+        prices = [side for sides in self._sides for side in sides if side is not None]
+        kinked = any(float(price.slope(1.0)) > 0.0 for price in prices)
         flat, iteration, reason = self._pack(start), 0, ""
 
         def after_step(intermediate_result):
@@ -192,16 +192,18 @@ class JointProblem:
         residual = self.problem.residual(self.coefs(variables))
         value = 0.5 * np.sum(residual**2)
         gradients = []
-        for (theta, m1, m2), pull in zip(variables, design.rmatvec(residual), strict=True):
+        layers = zip(variables, design.rmatvec(residual), self._sides, self.problem.spectral, strict=True)
+        for (theta, m1, m2), pull, sides, layer in layers:
             value += 0.5 * alpha * np.sum(theta**2)
             triple = [alpha * theta - m1.T @ pull @ m2.T, -pull @ (theta @ m2).T, -(m1 @ theta).T @ pull]
-            for k, (matrix, side) in enumerate(zip((m1, m2), self._sides, strict=True), start=1):
+            weight = 0.5 * alpha * layer.root**2
+            for k, (matrix, side) in enumerate(zip((m1, m2), sides, strict=True), start=1):
                 if side is None:
                     triple[k] = np.zeros_like(matrix)
                     continue
                 price, slope = _price_of(matrix, side, rounding)
-                value += 0.5 * alpha * self._price * price
-                triple[k] += 0.5 * alpha * self._price * slope
+                value += weight * price
+                triple[k] += weight * slope
             gradients.append(triple)
         return value, gradients
 

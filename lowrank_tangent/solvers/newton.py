@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..penalties import ScaledPenalty
 from ..problem import Certificate
 from ._point import PrimalPoint, gram_singular_values
 from ._preconditioner import Preconditioner
@@ -66,7 +65,7 @@ def solve_newton(problem, monitor, max_iter, warm_start):
         dual, coefs = _ridge(problem, preconditioner)
         point = PrimalPoint(problem, final, coefs)
         best = _BestPair(point, dual)
-        point = point.with_penalty(_stage(problem, max(layer.values.max() for layer in point.layers), final))
+        point = point.with_penalty(final.relaxed(max(layer.values.max() for layer in point.layers)))
     else:
         coefs, dual = warm_start
         point = PrimalPoint(problem, final, coefs)
@@ -90,7 +89,7 @@ def solve_newton(problem, monitor, max_iter, warm_start):
             monitor.record(iteration + 1, best.certificate)
             break
         if point.spectral is not final and (moved is None or step.decrement <= _STAGE_DECREMENT * point.penalty):
-            point = point.with_penalty(_stage(problem, point.spectral.root / _STAGE_FACTOR, final))
+            point = point.with_penalty(final.relaxed(point.spectral.root / _STAGE_FACTOR))
     return best.coefs, best.dual, message
 
 
@@ -102,11 +101,6 @@ def _ridge(problem, preconditioner):
     system = _System(zero, np.zeros_like(problem.target))
     system.solve(preconditioner, 0.5 * _RIDGE_TOL * np.sum(problem.target**2), 0.0)
     return system.dual, [pull / alpha for pull in design.rmatvec(system.dual)]
-
-
-def _stage(problem, root, final):
-    """The penalty with √μ = `root`, or `final` if that is further on the way."""
-    return final if root <= final.root else ScaledPenalty(problem.penalty, root**-2)
 
 
 class _BestPair:

@@ -63,7 +63,11 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
         pull = design.rmatvec(target - ahead_prediction)
         lipschitz *= _RELAX
         while True:
-            new = [_shrink(problem, b + g / lipschitz, 1.0 / lipschitz) for b, g in zip(ahead, pull, strict=True)]
+            weight = 0.5 * problem.alpha / lipschitz
+            new = [
+                _shrink(b + g / lipschitz, penalty, weight)
+                for b, g, penalty in zip(ahead, pull, problem.spectral, strict=True)
+            ]
             new_prediction = design.matvec(new)
             travelled = sum(np.sum((b - a) ** 2) for b, a in zip(new, ahead, strict=True))
             # For the squared loss the model's error is exactly half of this curvature.
@@ -102,7 +106,7 @@ def _largest_curvature_guess(design):
     return max(estimate, np.finfo(float).tiny)
 
 
-def _shrink(problem, matrix, step):
+def _shrink(matrix, penalty, weight):
     """Proximal map of the penalty: singular-value shrinkage, on the smaller side of the matrix.
 
     From its Gram matrix: the shrinkage *factor* is a smooth function of the squared singular values, so that
@@ -113,6 +117,6 @@ def _shrink(problem, matrix, step):
     s = np.sqrt(np.maximum(eigenvalues, 0.0))
     # Directions at the level of rounding are zero already; any finite factor keeps them there.
     s = np.maximum(s, max(_EPS * s[-1], np.finfo(float).tiny))
-    factor = problem.spectral.prox(s, 0.5 * problem.alpha * step) / s
+    factor = penalty.prox(s, weight) / s
     mapped = basis @ (factor[:, None] * (basis.T @ wide))
     return mapped if wide is matrix else mapped.T

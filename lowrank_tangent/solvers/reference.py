@@ -41,8 +41,8 @@ def solve_cvxpy(problem, monitor, max_iter, warm_start):
     coefs = [cp.Variable(shape) for shape in design.coef_shapes]
     residual = problem.target - _prediction(cp, design, coefs)
     penalties, constraints = [], []
-    for coef in coefs:
-        value, extra = _penalty(cp, coef, problem.penalty, problem.adaptivity)
+    for coef, layer in zip(coefs, problem.spectral, strict=True):
+        value, extra = _penalty(cp, coef, layer.penalty, layer.adaptivity)
         penalties.append(value)
         constraints += extra
     objective = 0.5 * alpha * sum(penalties)

@@ -24,7 +24,6 @@ import math
 import numpy as np
 
 from .._cholesky import InverseFactor
-from ..penalties import ScaledPenalty
 from ..problem import Certificate
 from ._point import PrimalPoint
 
@@ -77,7 +76,7 @@ def solve_reweighted(problem, monitor, max_iter, warm_start):
 def ridge_start(problem):
     """Coefficients of ridge regression on the features as they are."""
     zeros = [np.zeros(shape) for shape in problem.design.coef_shapes]
-    return Majoriser(PrimalPoint(problem, ScaledPenalty(problem.penalty, 0.0), zeros)).minimiser()
+    return Majoriser(PrimalPoint(problem, problem.spectral.fixed(), zeros)).minimiser()
 
 
 def random_start(problem, rng):
