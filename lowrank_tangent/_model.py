@@ -26,10 +26,12 @@ class TangentModel:
         self._warn_if_nothing_to_learn(X, targets)
         settings = self._settings()
         network = MLP(self.hidden_layer_sizes, self.activation, self.init, self.bias)
-        continued = settings["warm_start"] and self._continues(network, X, targets)
+        features = TangentFeatures(
+            network, self.outputs, check_random_state(self.random_state), self.layers, self.layer_weights
+        )
+        continued = settings["warm_start"] and self._continues(features, X, targets)
         if not continued:
-            self.features_ = TangentFeatures(network, self.outputs, check_random_state(self.random_state))
-            self.features_.fit(X, targets.shape[1], sample_weight)
+            self.features_ = features.fit(X, targets.shape[1], sample_weight)
         problem = StructuredRegression(
             self.features_.operator(X),
             targets,
@@ -74,13 +76,15 @@ class TangentModel:
             "n_init": self.n_init,
         }
 
-    def _continues(self, network, X, targets):
+    def _continues(self, features, X, targets):
         """Whether the last fit had the same network and data of the same shape, so that its solution serves again."""
         return (
             hasattr(self, "solution_")
-            and self.features_.network == network
-            and self.features_.outputs == self.outputs
-            and self.features_.weights_[0].shape[0] == X.shape[1] + bool(network.bias)
+            and self.features_.network == features.network
+            and self.features_.outputs == features.outputs
+            and np.array_equal(self.features_.layers, features.layers)
+            and np.array_equal(self.features_.layer_weights, features.layer_weights)
+            and self.features_.weights_[0].shape[0] == X.shape[1] + bool(features.network.bias)
             and self.solution_.dual.shape == targets.shape
         )
 

@@ -18,6 +18,8 @@ class _AdaptiveModel(TangentModel, BaseEstimator):
         alpha=1e-2,
         adaptivity=1.0,
         outputs="shared",
+        layers=None,
+        layer_weights=None,
         solver="auto",
         tol=1e-6,
         max_iter=None,
@@ -35,6 +37,8 @@ class _AdaptiveModel(TangentModel, BaseEstimator):
         self.alpha = alpha
         self.adaptivity = adaptivity
         self.outputs = outputs
+        self.layers = layers
+        self.layer_weights = layer_weights
         self.solver = solver
         self.tol = tol
         self.max_iter = max_iter
@@ -54,6 +58,8 @@ class _RidgeModel(TangentModel, BaseEstimator):
         bias=True,
         alpha=1e-2,
         outputs="shared",
+        layers=None,
+        layer_weights=None,
         tol=1e-6,
         fit_intercept=True,
         random_state=None,
@@ -64,6 +70,8 @@ class _RidgeModel(TangentModel, BaseEstimator):
         self.bias = bias
         self.alpha = alpha
         self.outputs = outputs
+        self.layers = layers
+        self.layer_weights = layer_weights
         self.tol = tol
         self.fit_intercept = fit_intercept
         self.random_state = random_state
@@ -95,18 +103,24 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
         Constant appended to the input of every layer; False or 0 leaves biases out.
-    penalty : {"power", "kl", "joint", "nuclear", "schatten", "ridge"} or SpectralPenalty, default="power"
+    penalty : {"power", "kl", "joint", "nuclear", "schatten", "ridge"}, SpectralPenalty or sequence, default="power"
         Price of stretching a direction of the features, see `lowrank_tangent.penalties`. "power" (p = 2), "kl" and
         "nuclear" are convex: the solution is optimal to `dual_gap_`. For others it is a stationary point to
-        `stationarity_`, and nothing says that no better one exists; the best of `n_init` is kept.
+        `stationarity_`, and nothing says that no better one exists; the best of `n_init` is kept. A sequence gives
+        every used layer its own.
     alpha : float > 0, default=1e-2
         Strength of the penalty. The features have a mean kernel diagonal of 1.
-    adaptivity : float ≥ 0, default=1.0
+    adaptivity : float ≥ 0 or sequence of float, default=1.0
         1/μ, how cheaply features may move; 0 is ridge NTK. For large singular values the penalty depends on
-        alpha / √adaptivity alone, so search one of the two finely and the other coarsely.
+        alpha / √adaptivity alone, so search one of the two finely and the other coarsely. A sequence gives every used
+        layer its own; one with 0 stays as it is.
     outputs : {"shared", "network"}, default="shared"
         "shared": one network output and separate coefficients for every target; all targets share the left
         transforms and one n × n kernel. "network": one network output for every target.
+    layers : sequence of int, optional
+        Layers whose tangent features are used, 0 for the first; all by default.
+    layer_weights : sequence of float > 0, optional
+        Weight of each used layer's kernel in the initial kernel; 1 by default.
     solver : {"auto", "newton", "reweighted", "proximal", "bilinear", "cvxpy"}, default="auto"
         "auto" takes "newton" for convex penalties and "reweighted" for others, see `lowrank_tangent.solve`.
     tol : float > 0, default=1e-6
@@ -172,18 +186,24 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
         Constant appended to the input of every layer; False or 0 leaves biases out.
-    penalty : {"power", "kl", "joint", "nuclear", "schatten", "ridge"} or SpectralPenalty, default="power"
+    penalty : {"power", "kl", "joint", "nuclear", "schatten", "ridge"}, SpectralPenalty or sequence, default="power"
         Price of stretching a direction of the features, see `lowrank_tangent.penalties`. "power" (p = 2), "kl" and
         "nuclear" are convex: the solution is optimal to `dual_gap_`. For others it is a stationary point to
-        `stationarity_`, and nothing says that no better one exists; the best of `n_init` is kept.
+        `stationarity_`, and nothing says that no better one exists; the best of `n_init` is kept. A sequence gives
+        every used layer its own.
     alpha : float > 0, default=1e-2
         Strength of the penalty. The features have a mean kernel diagonal of 1.
-    adaptivity : float ≥ 0, default=1.0
+    adaptivity : float ≥ 0 or sequence of float, default=1.0
         1/μ, how cheaply features may move; 0 is ridge NTK. For large singular values the penalty depends on
-        alpha / √adaptivity alone, so search one of the two finely and the other coarsely.
+        alpha / √adaptivity alone, so search one of the two finely and the other coarsely. A sequence gives every used
+        layer its own; one with 0 stays as it is.
     outputs : {"shared", "network"}, default="shared"
         "shared": one network output and separate coefficients for every target; all targets share the left
         transforms and one n × n kernel. "network": one network output for every target.
+    layers : sequence of int, optional
+        Layers whose tangent features are used, 0 for the first; all by default.
+    layer_weights : sequence of float > 0, optional
+        Weight of each used layer's kernel in the initial kernel; 1 by default.
     solver : {"auto", "newton", "reweighted", "proximal", "bilinear", "cvxpy"}, default="auto"
         "auto" takes "newton" for convex penalties and "reweighted" for others, see `lowrank_tangent.solve`.
     tol : float > 0, default=1e-6
@@ -255,6 +275,10 @@ class TangentRidge(TangentRegressor, _RidgeModel):
     outputs : {"shared", "network"}, default="shared"
         "shared": one network output and separate coefficients for every target. "network": one network output
         for every target.
+    layers : sequence of int, optional
+        Layers whose tangent features are used, 0 for the first; all by default.
+    layer_weights : sequence of float > 0, optional
+        Weight of each used layer's kernel in the initial kernel; 1 by default.
     tol : float > 0, default=1e-6
         Relative duality gap that the solution is certified to.
     fit_intercept : bool, default=True
@@ -314,6 +338,10 @@ class TangentRidgeClassifier(TangentClassifier, _RidgeModel):
     outputs : {"shared", "network"}, default="shared"
         "shared": one network output and separate coefficients for every target. "network": one network output
         for every target.
+    layers : sequence of int, optional
+        Layers whose tangent features are used, 0 for the first; all by default.
+    layer_weights : sequence of float > 0, optional
+        Weight of each used layer's kernel in the initial kernel; 1 by default.
     tol : float > 0, default=1e-6
         Relative duality gap that the solution is certified to.
     fit_intercept : bool, default=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 import numpy as np
 
@@ -24,6 +25,11 @@ class TangentFeatures:
         "shared": the network has one output and every target its own coefficients. "network": the network
         has as many outputs as there are targets, with one set of coefficients.
     random_state : int, RandomState or None
+    layers : sequence of int, optional
+        Layers whose features are used, 0 for the first; all by default.
+    layer_weights : sequence of float > 0, optional
+        Weight w of each used layer's kernel in K0, 1 by default. In terms of the layer's own features, alpha and
+        adaptivity are divided by w.
 
     Attributes
     ----------
@@ -44,7 +50,7 @@ class TangentFeatures:
     ((20, 20), 1.0)
     """
 
-    def __init__(self, network=None, outputs="shared", random_state=None):
+    def __init__(self, network=None, outputs="shared", random_state=None, layers=None, layer_weights=None):
         if network is not None and not isinstance(network, MLP):
             raise TypeError(f"network must be an MLP; got {type(network).__name__}.")
         if outputs not in ("shared", "network"):
@@ -52,6 +58,8 @@ class TangentFeatures:
         self.network = network or MLP()
         self.outputs = outputs
         self.random_state = random_state
+        self.layers = layers
+        self.layer_weights = layer_weights
 
     def fit(self, X, n_outputs=1, sample_weight=None):
         """Draw the weights and set the scale.
@@ -76,6 +84,8 @@ class TangentFeatures:
         self.weights_ = self.network.initialise(
             X.shape[1], n_outputs if self.outputs == "network" else 1, self.random_state
         )
+        self.layers_ = _check_layers(self.layers, len(self.weights_))
+        self._roots = np.sqrt(_check_layer_weights(self.layer_weights, len(self.layers_)))
         self.scale_ = 1.0
         with np.errstate(over="ignore", invalid="ignore"):
             diagonal = [self._factors(batch, check=True).diagonal() for batch in self._batches(X)]
@@ -109,15 +119,41 @@ class TangentFeatures:
 
     def _factors(self, X, check=False):
         factors = self.network.factors(self.weights_, X)
+        factors = [factors[layer] for layer in self.layers_]
         if check and not all(np.isfinite(h).all() and np.isfinite(delta).all() for h, delta in factors):
             raise ValueError(f"the tangent features overflow: {_range_of(X)}. Standardise X first.")
-        layers = [LayerFactors(h, delta * self.scale_) for h, delta in factors]
+        layers = [
+            LayerFactors(h, delta * (self.scale_ * root)) for (h, delta), root in zip(factors, self._roots, strict=True)
+        ]
         return TangentOperator(layers, self.outputs, self.n_outputs_ if self.outputs == "shared" else None)
 
     def _batches(self, X):
         floats = sum(w.shape[0] + w.shape[1] * self.n_outputs_ for w in self.weights_)
         rows = max(1, _BATCH_BYTES // (8 * floats))
         return (X[start : start + rows] for start in range(0, len(X), rows))
+
+
+def _check_layers(layers, depth):
+    """Indices of the layers that are used."""
+    if layers is None:
+        return list(range(depth))
+    indices = list(layers)
+    integers = all(isinstance(i, Integral) and not isinstance(i, (bool, np.bool_)) for i in indices)
+    if not indices or not integers or len(set(indices)) < len(indices) or not all(0 <= i < depth for i in indices):
+        raise ValueError(
+            f"layers must be different integers from 0 to {depth - 1}, for the network has {depth} layers; got {layers!r}."
+        )
+    return [int(i) for i in indices]
+
+
+def _check_layer_weights(weights, count):
+    """Weights of the used layers as a float array."""
+    if weights is None:
+        return np.ones(count)
+    values = np.asarray(weights)
+    if values.dtype.kind not in "fiu" or values.shape != (count,) or not (np.isfinite(values) & (values > 0)).all():
+        raise ValueError(f"layer_weights must be {count} finite numbers > 0, one for each used layer; got {weights!r}.")
+    return values.astype(np.float64)
 
 
 def _range_of(X):

@@ -38,6 +38,17 @@ def test_value_of_the_equality_constrained_semidefinite_program(rng, penalty, ou
     assert solution.dual_gap == pytest.approx(gap / solution.objective, abs=1e-12)
 
 
+def test_a_violated_constraint_costs_its_certificate(rng):
+    problem = interpolation(rng)
+    solution = solve(problem, tol=1e-9)
+    for factor in (1.1, 0.7):
+        certificate = problem.certificate([factor * coef for coef in solution.coefs], solution.dual)
+        assert certificate.constraint_residual == pytest.approx(abs(factor - 1.0), rel=1e-6)
+        assert certificate.error >= abs(factor - 1.0)
+        # Below the optimum only because y is not met: the certificate does not call that optimal.
+        assert certificate.dual_gap > 0.5 * abs(factor - 1.0)
+
+
 @pytest.mark.parametrize("penalty", ["kl", PowerPenalty(1.5), JointPenalty()])
 def test_it_is_the_limit_of_the_penalised_problem(rng, penalty):
     problem = interpolation(rng, penalty)

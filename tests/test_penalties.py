@@ -248,6 +248,14 @@ def test_slope_of_the_price_agrees_with_differences_on_both_sides_of_one(penalty
     np.testing.assert_allclose(penalty.slope(z), (price(z + step) - price(z - step)) / (2 * step), rtol=1e-5)
 
 
+@named([*TWO_SIDED, (JointPenalty(RidgePenalty(), CustomPenalty(entropy_price)), None)])
+def test_slope_of_a_joint_price_agrees_with_differences(penalty, price):
+    z = np.array([1.003, 1.02, 1.3, 2.0, 7.0])
+    step = 1e-4 * (z - 1.0)
+    slope = (penalty.value(z + step) - penalty.value(z - step)) / (2 * step)
+    np.testing.assert_allclose(penalty.slope(z), slope, rtol=1e-5)
+
+
 @named(CONVEX)
 def test_derivatives_of_penalty_and_conjugate_are_inverse(penalty, price):
     v = np.logspace(-3, 2, 50)

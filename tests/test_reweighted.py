@@ -16,7 +16,7 @@ from lowrank_tangent.penalties import (
     RidgePenalty,
     SchattenPenalty,
 )
-from lowrank_tangent.solvers._point import PrimalPoint
+from lowrank_tangent.solvers._point import LayerSpectrum, PrimalPoint
 from lowrank_tangent.solvers.reweighted import Majoriser
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -126,6 +126,31 @@ def test_the_step_of_the_classical_scheme_is_reproduced(rng):
     # It lowers the objective, and so does the accelerated iteration.
     assert problem.objective(coefs) < start.objective
     assert solve(problem, "reweighted", max_iter=1).objective < start.objective
+
+
+@pytest.mark.parametrize("penalty", SMOOTH, ids=repr)
+@pytest.mark.parametrize("shape", [(4, 6), (6, 4), (5, 5)])
+def test_curvature_is_the_derivative_of_the_gradient(rng, penalty, shape):
+    problem = problem_for(penalty, rng, adaptivity=3.0)
+    coef, direction = rng.standard_normal(shape), rng.standard_normal(shape)
+
+    def gradient(matrix):
+        # From the definition of a spectral function, by a full decomposition.
+        u, v, vt = np.linalg.svd(matrix, full_matrices=False)
+        return (u * (0.5 * problem.alpha * problem.spectral[0].derivative(v))) @ vt
+
+    layer = LayerSpectrum(coef, problem.spectral[0], problem.alpha)
+    np.testing.assert_allclose(layer.gradient, gradient(coef), rtol=1e-9, atol=1e-12)
+    step = 1e-5
+    expected = (gradient(coef + step * direction) - gradient(coef - step * direction)) / (2 * step)
+    found = layer.apply_curvature(direction)
+    np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
+    if penalty.is_convex:
+        np.testing.assert_allclose(layer.solve_curvature(found), direction, atol=2e-3)
+    # The classical majoriser lies above: E·D E ≥ E·H E.
+    scaled = layer.solve_majoriser(direction)
+    assert np.vdot(scaled, direction) > 0
+    assert np.vdot(direction, found) <= problem.alpha * np.sum(direction**2) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("penalty", [PowerPenalty(1), JointPenalty()], ids=repr)

@@ -89,7 +89,8 @@ class JointProblem:
         self.problem = problem
         #: Prices of M1 and M2 of every layer; None leaves that side at the identity.
         self._sides = [
-            [None if isinstance(side, RidgePenalty) else side for side in layer.unit.sides] for layer in problem.spectral
+            [None if isinstance(side, RidgePenalty) else side for side in layer.unit.sides]
+            for layer in problem.spectral
         ]
 
     def identity(self):
