@@ -131,12 +131,7 @@ class StructuredRegression:
         self.loss = get_loss(loss)
         self.sample_weight = check_sample_weight(sample_weight, operator.n_samples)
         self.fit_intercept = bool(fit_intercept)
-        penalties = _one_a_layer(penalty, "penalty", operator)
-        adaptivities = _one_a_layer(adaptivity, "adaptivity", operator)
-        self.spectral = LayeredPenalty(
-            ScaledPenalty(get_penalty(price), check_number(speed, "adaptivity", positive=False))
-            for price, speed in zip(penalties, adaptivities, strict=True)
-        )
+        self.spectral = _layered(penalty, adaptivity, operator)
         self.design = operator.weighted(self.sample_weight, centre=self.fit_intercept)
         self.target = self.design.to_rows(self.y)
 
@@ -152,6 +147,13 @@ class StructuredRegression:
         problem.operator, expand, compress = self.operator.reduce()
         problem.design = problem.operator.weighted(self.sample_weight, centre=self.fit_intercept)
         return problem, expand, compress
+
+    def with_strength(self, alpha, adaptivity):
+        """The same problem with another alpha and adaptivity, on the same features and data."""
+        problem = copy.copy(self)
+        problem.alpha = check_number(alpha, "alpha", positive=True)
+        problem.spectral = _layered([layer.penalty for layer in self.spectral], adaptivity, self.operator)
+        return problem
 
     def intercept(self, coefs):
         """Best intercept for the coefficients, shape (C,); zeros without `fit_intercept`."""
@@ -320,6 +322,16 @@ def check_sample_weight(sample_weight, n_samples):
     if not weights.any():
         raise ValueError("sample_weight is zero for every sample; at least one sample must count.")
     return weights
+
+
+def _layered(penalty, adaptivity, operator):
+    """The penalty and adaptivity of every layer."""
+    penalties = _one_a_layer(penalty, "penalty", operator)
+    adaptivities = _one_a_layer(adaptivity, "adaptivity", operator)
+    return LayeredPenalty(
+        ScaledPenalty(get_penalty(price), check_number(speed, "adaptivity", positive=False))
+        for price, speed in zip(penalties, adaptivities, strict=True)
+    )
 
 
 def _one_a_layer(value, name, operator):

@@ -61,7 +61,7 @@ def test_lengths_have_to_fit(rng, operator):
         StructuredRegression(operator, y, ["kl", "power"])
     with pytest.raises(ValueError, match="adaptivity must be one for all layers or a sequence of 3"):
         StructuredRegression(operator, y, adaptivity=[1.0])
-    with pytest.raises(ValueError, match="adaptivity must be a finite number >= 0; got -1.0"):
+    with pytest.raises(ValueError, match=r"adaptivity must be a finite number >= 0; got -1\.0"):
         StructuredRegression(operator, y, adaptivity=[1.0, -1.0, 0.0])
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.utils import check_random_state
 
 from .._memory import physical_memory
 from ..problem import StructuredRegression, check_number
+from ._preconditioner import Preconditioner
 from ._solution import Iteration, Monitor, Solution
 from .bilinear import interpolate_bilinear, solve_bilinear
 from .interpolation import by_multipliers
@@ -139,8 +141,44 @@ def solve(
         rng = check_random_state(random_state)
         starts += [(random_start(reduced, rng), None) for _ in range(n_init - 1)]
     solutions = [_solve_from(start, reduced, run, max_iter, Monitor(tol, verbose, callback)) for start in starts]
-    coefs, dual, message, certificate, history = min(solutions, key=lambda found: found[3].objective)
-    coefs = expand(coefs)
+    best = min(solutions, key=lambda solution: solution.objective)
+    return replace(best, coefs=expand(best.coefs), method=method)
+
+
+def solve_path(problem, alphas, adaptivities, tol, visit):
+    """Solve a grid of problems that differ in alpha and adaptivity, each from the solution of the last.
+
+    Parameters
+    ----------
+    problem : StructuredRegression
+    alphas, adaptivities : sequences of float
+        In the order in which they are taken; alpha runs faster.
+    tol : float
+    visit : callable
+        Called with (problem, solution) for each.
+    """
+    reduced, expand, _ = problem.reduced()
+    run, max_iter = _capable(_choose(reduced.with_strength(1.0, 1.0)), reduced)
+    if run is solve_newton:
+        run = functools.partial(solve_newton, preconditioner=Preconditioner(reduced))
+    first = None
+    for adaptivity in adaptivities:
+        start = first
+        for alpha in alphas:
+            point = reduced.with_strength(alpha, adaptivity)
+            warm = None if start is None else _starting_point(start, point, lambda coefs: coefs)
+            start = _solve_from(warm, point, run, max_iter, Monitor(tol))
+            first = start if alpha == alphas[0] else first
+            visit(problem.with_strength(alpha, adaptivity), replace(start, coefs=expand(start.coefs)))
+
+
+def _solve_from(start, problem, run, max_iter, monitor):
+    """One run of a solver, certified anew from the definition: the figures are those of the point that it returns."""
+    try:
+        coefs, dual, message = run(problem, monitor, max_iter, start)
+    finally:
+        monitor.close()
+    certificate = problem.certificate(coefs, dual)
     return Solution(
         coefs=coefs,
         dual=dual,
@@ -150,21 +188,12 @@ def solve(
         dual_gap=certificate.dual_gap,
         stationarity=certificate.stationarity,
         constraint_residual=certificate.constraint_residual,
-        n_iter=history[-1].iteration,
-        converged=certificate.error <= tol,
+        n_iter=monitor.history[-1].iteration,
+        converged=certificate.error <= monitor.tol,
         message=message,
-        method=method,
-        history=history,
+        method="",
+        history=monitor.history,
     )
-
-
-def _solve_from(start, problem, run, max_iter, monitor):
-    """One run of a solver, certified anew from the definition: the figures are those of the point that it returns."""
-    try:
-        coefs, dual, message = run(problem, monitor, max_iter, start)
-    finally:
-        monitor.close()
-    return coefs, dual, message, problem.certificate(coefs, dual), monitor.history
 
 
 def _choose(problem):
@@ -223,4 +252,4 @@ def _starting_point(warm_start, problem, compress):
     return compress(coefs), dual
 
 
-__all__ = ["SOLVERS", "Iteration", "Solution", "solve"]
+__all__ = ["SOLVERS", "Iteration", "Solution", "solve", "solve_path"]

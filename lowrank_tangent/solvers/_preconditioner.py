@@ -44,6 +44,11 @@ class Preconditioner:
         self.renewal_cost = (exact_cost if self.exact else 2 * n**2 * features + n**3) + _CALL_OVERHEAD
         self.usable = n <= _KERNEL_SAMPLES
 
+    def of(self, problem):
+        """The same for another alpha or adaptivity: what is known of the last one serves until it has to be renewed."""
+        self.problem = problem
+        return self
+
     def update(self, point):
         """Renew at this point, if the work since the last time has paid for it."""
         if self.spent < self.renewal_cost or not self.usable:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import math
 import time
@@ -150,6 +152,27 @@ class _BarProgress:
 
     def close(self):
         self._bar.close()
+
+
+@contextlib.contextmanager
+def progress(total, name, verbose):
+    """A function that advances a progress bar (or a line of the log) by one step of many; silent without `verbose`."""
+    if not verbose:
+        yield lambda text: None
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        done = itertools.count(1)
+        yield lambda text: logger.info("%s: %d of %d, %s", name, next(done), total, text)
+        return
+    with tqdm(total=total, desc=name) as bar:
+
+        def advance(text):
+            bar.set_postfix_str(text, refresh=False)
+            bar.update()
+
+        yield advance
 
 
 def _progress_bar(tol):

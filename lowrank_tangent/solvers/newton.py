@@ -43,7 +43,7 @@ _RIDGE_TOL = 1e-20
 _EPS = np.finfo(float).eps
 
 
-def solve_newton(problem, monitor, max_iter, warm_start):
+def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
     """Minimise the primal by Newton's method in the dual unknowns; see the module for the formulas.
 
     Parameters
@@ -54,13 +54,15 @@ def solve_newton(problem, monitor, max_iter, warm_start):
     max_iter : int
     warm_start : (coefs, dual) or None
         Point to start from.
+    preconditioner : Preconditioner, optional
+        Of a problem that differs in alpha and adaptivity alone, to go on with.
 
     Returns
     -------
     coefs, dual, message
     """
     final = problem.spectral
-    preconditioner = Preconditioner(problem)
+    preconditioner = Preconditioner(problem) if preconditioner is None else preconditioner.of(problem)
     if warm_start is None:
         dual, coefs = _ridge(problem, preconditioner)
         point = PrimalPoint(problem, final, coefs)
