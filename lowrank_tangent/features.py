@@ -141,7 +141,7 @@ def _check_layers(layers, depth):
     integers = all(isinstance(i, Integral) and not isinstance(i, (bool, np.bool_)) for i in indices)
     if not indices or not integers or len(set(indices)) < len(indices) or not all(0 <= i < depth for i in indices):
         raise ValueError(
-            f"layers must be different integers from 0 to {depth - 1}, one of the network's layers each; got {layers!r}."
+            f"layers must be different integers from 0 to {depth - 1}, one for each layer; got {layers!r}."
         )
     return [int(i) for i in indices]
 
