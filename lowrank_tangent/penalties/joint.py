@@ -62,8 +62,7 @@ class JointPenalty(SpectralPenalty):
         """ω'(z), that of the price that pays for the last bit of stretch."""
         z1 = self._share(z)[0]
         z2 = np.asarray(z) / z1
-        on_left = z1 > 1.0
-        return np.where(on_left, self.first.slope(z1) / z2, self.second.slope(np.where(on_left, 2.0, z2)) / z1)
+        return np.where(z1 > 1.0, self.first.slope(z1) / z2, self.second.slope(z2) / z1)
 
     def split(self, v):
         """Factors (z1, z2) of the stretch z(v)."""
