@@ -216,9 +216,7 @@ class TangentOperator:
             raise ValueError(
                 f"residual must have shape (n, C) = {(self.n_samples, self.n_outputs)}; got {residual.shape}."
             )
-        residual = self.project(residual)
-        if self.row_scale is not None:
-            residual = residual * self.row_scale[:, None]
+        residual = self.from_rows(residual)
         coefs = []
         for layer, shape in zip(self.layers, self.coef_shapes, strict=True):
             if layer.n_outputs > 1:
@@ -255,6 +253,11 @@ class TangentOperator:
         if self.row_scale is not None:
             values = values * self.row_scale.reshape(-1, *[1] * (values.ndim - 1))
         return self.project(values)
+
+    def from_rows(self, values):
+        """The adjoint of `to_rows`: what the plain factors see of `values` of shape (n, C)."""
+        values = self.project(values)
+        return values if self.row_scale is None else values * self.row_scale[:, None]
 
     def project(self, values):
         """Projection of `values` of shape (n, ...) onto the complement of the intercept."""

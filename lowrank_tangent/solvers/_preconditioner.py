@@ -12,6 +12,7 @@ import numpy as np
 from .._cholesky import InverseFactor
 from ..operators import LayerFactors
 from ..transforms import LowRankTransform
+from ._products import SystemProducts, skinny_cost
 
 #: Largest number of dual unknowns, and of operations, for which the system is assembled.
 _EXACT_UNKNOWNS = 2000
@@ -36,12 +37,13 @@ class Preconditioner:
         smaller = [min(shape) for shape in design.coef_shapes]
         pairs = sum(m * (m + 1) // 2 for m in smaller)
         features = sum(p + q for p, q in design.coef_shapes)
-        sizes = [layer.h.shape[1] * p * q for layer, (p, q) in zip(design.layers, design.coef_shapes, strict=True)]
-        spectral = sum(8 * m * min(shape) * max(shape) for m, shape in zip(smaller, design.coef_shapes, strict=True))
-        self.product_cost = 4 * n * sum(sizes) + spectral + _CALL_OVERHEAD
         exact_cost = (n * C) ** 2 * (pairs + 2 * features) + (n * C) ** 3
+        mean_cost = 2 * n**2 * sum(p + layer.n_outputs * q for layer in design.layers for p, q in [layer.shape]) + n**3
         self.exact = n * C <= _EXACT_UNKNOWNS and exact_cost <= _EXACT_OPERATIONS
-        self.renewal_cost = (exact_cost if self.exact else 2 * n**2 * features + n**3) + _CALL_OVERHEAD
+        self.renewal_cost = (exact_cost if self.exact else mean_cost) + _CALL_OVERHEAD
+        self.products = SystemProducts(problem)
+        solves = 2 * (skinny_cost(n * C, 1) if self.exact else skinny_cost(n, C))
+        self.product_cost = self.products.cost + solves + _CALL_OVERHEAD
         self.usable = n <= _KERNEL_SAMPLES
 
     def of(self, problem):

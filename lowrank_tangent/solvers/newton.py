@@ -101,7 +101,7 @@ def _ridge(problem, preconditioner):
     zero = PrimalPoint(problem, problem.spectral, [np.zeros(shape) for shape in design.coef_shapes])
     preconditioner.update(zero)
     system = _System(zero, np.zeros_like(problem.target))
-    system.solve(preconditioner, 0.5 * _RIDGE_TOL * np.sum(problem.target**2), 0.0)
+    system.solve(preconditioner.products.at(zero), preconditioner, 0.5 * _RIDGE_TOL * np.sum(problem.target**2), 0.0)
     return system.dual, [pull / alpha for pull in design.rmatvec(system.dual)]
 
 
@@ -166,10 +166,10 @@ def _newton_step(point, dual, preconditioner, wanted_gap):
     preconditioner.update(point)
     system = _System(point, dual)
     barrier = point.problem.alpha * point.spectral.root**2
-    system.solve(preconditioner, _INNER_MARGIN * min(wanted_gap, barrier), point.penalty)
+    target = _INNER_MARGIN * min(wanted_gap, barrier)
+    system.solve(preconditioner.products.at(point), preconditioner, target, point.penalty)
     pull = [layer.gradient + matrix for layer, matrix in zip(point.layers, system.mismatch, strict=True)]
-    prediction = point.problem.design.matvec(system.change)
-    return _Step(system.change, prediction, system.dual, pull, 0.5 * system.decrement, -system.descent)
+    return _Step(system.change, system.prediction, system.dual, pull, 0.5 * system.decrement, -system.descent)
 
 
 class _System:
@@ -181,6 +181,8 @@ class _System:
         r'.
     mismatch, change : list of ndarray
         A* r' − G, and W times it: dB.
+    prediction : ndarray of shape (n, C)
+        A dB.
     residual : ndarray of shape (n, C)
         r − r' − A dB, what r' misses of the equation.
     """
@@ -189,9 +191,14 @@ class _System:
         self.point = point
         self.design = point.problem.design
         self.dual = dual
-        self.mismatch = [a - layer.gradient for a, layer in zip(self.design.rmatvec(dual), point.layers, strict=True)]
-        self.change = point.solve_curvature(self.mismatch)
-        self.residual = point.residual - dual - self.design.matvec(self.change)
+        pull = self.design.rmatvec(dual)
+        self._follow([a - layer.gradient for a, layer in zip(pull, point.layers, strict=True)])
+
+    def _follow(self, mismatch):
+        self.mismatch = mismatch
+        self.change = self.point.solve_curvature(mismatch)
+        self.prediction = self.design.matvec(self.change)
+        self.residual = self.point.residual - self.dual - self.prediction
 
     @property
     def decrement(self):
@@ -203,37 +210,40 @@ class _System:
         """Minus the derivative of the objective along dB."""
         return self.decrement - np.vdot(self.point.residual - self.dual, self.residual)
 
-    def solve(self, preconditioner, gap_target, penalty):
+    def solve(self, product, preconditioner, gap_target, penalty):
         """Improve r' by preconditioned conjugate gradients.
 
         The error of dB in the primal's energy norm is that of the residual in the Euclidean norm. Its square is
         brought below twice `gap_target`, or below a small share of the decrement if dB is a descent direction by then.
+
+        Everything happens in the dual unknowns: with d the change of r' and ``Q d = A W A* d``, the decrement is
+        ``⟨dB, A* r' − G⟩ + 2⟨d, A dB⟩ + ⟨d, Q d⟩ + ‖r − r' − d‖²``, of the quantities at the start.
         """
-        direction, previous = 0.0, 1.0
+        change, image = np.zeros_like(self.dual), np.zeros_like(self.dual)
+        residual, direction, previous = self.residual, 0.0, 1.0
+        start = _inner(self.change, self.mismatch)
         for _ in range(_MAX_INNER):
-            error = np.sum(self.residual**2)
-            decrement = self.decrement
+            error = np.sum(residual**2)
+            ahead = self.point.residual - self.dual - change
+            decrement = start + 2.0 * np.vdot(change, self.prediction) + np.vdot(change, image) + np.sum(ahead**2)
             forcing = min(_LOOSEST_FORCING, decrement / penalty) if penalty > 0 else 0.0
-            if error <= max(2.0 * gap_target, forcing * decrement) and self.descent >= 0.5 * decrement:
+            descent = decrement - np.vdot(ahead, residual)
+            if error <= max(2.0 * gap_target, forcing * decrement) and descent >= 0.5 * decrement:
                 break
-            preconditioned = preconditioner.apply(self.residual)
-            energy = np.vdot(self.residual, preconditioned)
+            preconditioned = preconditioner.apply(residual)
+            energy = np.vdot(residual, preconditioned)
             direction = preconditioned + (energy / previous) * direction
-            self._advance(direction, energy)
+            advance = product(direction)
+            step = energy / np.vdot(direction, advance)
+            change = change + step * direction
+            image = image + step * (advance - direction)
+            residual = residual - step * advance
             preconditioner.spend_product()
             previous = energy
-
-    def _advance(self, direction, energy):
-        pull = self.design.rmatvec(direction)
-        change = self.point.solve_curvature(pull)
-        image = direction + self.design.matvec(change)
-        step = energy / np.vdot(direction, image)
-        self.dual = self.dual + step * direction
-        self.residual = self.residual - step * image
-        for total, part in zip(self.mismatch, pull, strict=True):
-            total += step * part
-        for total, part in zip(self.change, change, strict=True):
-            total += step * part
+        if change.any():
+            self.dual = self.dual + change
+            pull = self.design.rmatvec(change)
+            self._follow([total + part for total, part in zip(self.mismatch, pull, strict=True)])
 
 
 def _inner(these, those):
