@@ -172,6 +172,29 @@ class TangentOperator:
             other.row_scale, other.centred = self.row_scale, self.centred
         return other
 
+    def with_precision(self, dtype, balance=None):
+        """The operator with factors of another precision, in which its products then are.
+
+        Parameters
+        ----------
+        dtype : numpy dtype
+        balance : sequence of float, optional
+            Factor by which each layer's h is multiplied and its delta divided.
+        """
+        layers = [
+            LayerFactors((layer.h * weight).astype(dtype), (layer.delta / weight).astype(dtype))
+            for layer, weight in zip(self.layers, balance or [1.0] * len(self.layers), strict=True)
+        ]
+        other = self.with_layers(layers, keep_rows=True)
+        if self.row_scale is not None:
+            other.row_scale = self.row_scale.astype(dtype)
+        return other
+
+    @property
+    def dtype(self):
+        """Precision of the factors and of products with them."""
+        return np.result_type(*(array.dtype for layer in self.layers for array in (layer.h, layer.delta)))
+
     # -- products ---------------------------------------------------------------------------
 
     def matvec(self, coefs):
@@ -186,8 +209,9 @@ class TangentOperator:
         ndarray of shape (n, C)
         """
         self._check_coefs(coefs)
-        out = np.zeros((self.n_samples, self.n_outputs))
+        out = np.zeros((self.n_samples, self.n_outputs), dtype=self.dtype)
         for layer, coef in zip(self.layers, coefs, strict=True):
+            coef = np.asarray(coef, dtype=self.dtype)
             if layer.n_outputs > 1:
                 product = np.einsum("ntp,pq->ntq", layer.h, coef, optimize=True)
                 out += np.einsum("ntq,nctq->nc", product, layer.delta)
@@ -211,7 +235,7 @@ class TangentOperator:
         -------
         list of ndarray, one per layer, of shapes `coef_shapes`
         """
-        residual = np.asarray(residual)
+        residual = np.asarray(residual, dtype=self.dtype)
         if residual.shape != (self.n_samples, self.n_outputs):
             raise ValueError(
                 f"residual must have shape (n, C) = {(self.n_samples, self.n_outputs)}; got {residual.shape}."
@@ -223,7 +247,7 @@ class TangentOperator:
                 combined = np.einsum("nc,nctq->ntq", residual, layer.delta)
                 coefs.append(np.einsum("ntp,ntq->pq", layer.h, combined, optimize=True))
                 continue
-            coef = np.empty(shape)
+            coef = np.empty(shape, dtype=self.dtype)
             wide, narrow, blocks = self._by_width(layer, coef)
             n, T, width = narrow.shape
             wide = wide.reshape(n * T, -1)
@@ -323,7 +347,7 @@ class TangentOperator:
         block = self.layers[0].n_outputs if per_output else 1
         shape = (self.n_samples * block, other.n_samples * block)
         check_fits_in_memory(shape, "the kernel")
-        kernel = np.empty(shape)
+        kernel = np.empty(shape, dtype=np.result_type(self.dtype, other.dtype))
         positions = max(layer.h.shape[1] for layer in self.layers)
         step = max(1, _BLOCK_ROWS // (block * positions))
         for i in range(0, self.n_samples, step):

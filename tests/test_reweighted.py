@@ -146,7 +146,7 @@ def test_curvature_is_the_derivative_of_the_gradient(rng, penalty, shape):
     found = layer.apply_curvature(direction)
     np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
     if penalty.is_convex:
-        np.testing.assert_allclose(layer.solve_curvature(found), direction, atol=2e-3)
+        np.testing.assert_allclose(layer.curvature_solver()(found), direction, atol=2e-3)
     # The classical majoriser lies above: E·D E ≥ E·H E.
     scaled = layer.solve_majoriser(direction)
     assert np.vdot(scaled, direction) > 0

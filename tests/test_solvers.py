@@ -141,7 +141,7 @@ def test_curvature_is_the_derivative_of_the_dual_map(rng, shape, penalty):
         return (u * (root * problem.spectral[0].unit.conjugate_derivative(20 * s / root))) @ vt
 
     numeric = (dual_map(G + step * E) - dual_map(G - step * E)) / (2 * step)
-    np.testing.assert_allclose(layer.solve_curvature(E), numeric, rtol=1e-4, atol=1e-5 * np.abs(numeric).max())
+    np.testing.assert_allclose(layer.curvature_solver()(E), numeric, rtol=1e-4, atol=1e-5 * np.abs(numeric).max())
 
 
 @pytest.mark.parametrize(("outputs", "C"), OUTPUTS)
@@ -153,7 +153,7 @@ def test_assembled_system_is_the_system(rng, outputs, C, shapes):
     A = dense_matrix(problem.design)
     columns = np.split(A, np.cumsum([p * q for p, q in operator.coef_shapes])[:-1], axis=1)
     expected = sum(
-        part @ np.array([layer.solve_curvature(row.reshape(layer.shape)).ravel() for row in part]).T
+        part @ np.array([layer.curvature_solver()(row.reshape(layer.shape)).ravel() for row in part]).T
         for part, layer in zip(columns, point.layers, strict=True)
     )
     np.testing.assert_allclose(_preconditioner._system_kernel(point), problem.alpha * expected, rtol=1e-9, atol=1e-9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -179,6 +180,9 @@ def _solve_from(start, problem, run, max_iter, monitor):
     finally:
         monitor.close()
     certificate = problem.certificate(coefs, dual)
+    if math.isinf(certificate.dual_gap):  # rounding has moved the dual point out of its domain
+        dual, _ = problem.best_multiple(dual)
+        certificate = problem.certificate(coefs, dual)
     return Solution(
         coefs=coefs,
         dual=dual,

@@ -1,12 +1,12 @@
 """A primal point and its spectral calculus: gradient, Hessian and inverse Hessian of the penalty.
 
 Everything happens on the smaller side of each layer's B. For p ≤ q, ``B Bᵀ = U diag(v²) Uᵀ`` gives
-``G = Ω'(B) = α Z⁻¹ B`` with ``Z = U diag(z²) Uᵀ``, and for the penalty's Hessian H and its inverse W
+``G = Ω'(B) = α Θ`` with ``Θ = Z⁻¹ B``, ``Z = U diag(z²) Uᵀ``, and for the penalty's Hessian H and its inverse W
 
     H E = α (Z⁻¹ E + U (Δ ∘ Uᵀ(B Eᵀ + E Bᵀ)U) Uᵀ B),
-    W E = (Z E + U (Γ ∘ Uᵀ(G Eᵀ + E Gᵀ)U) Uᵀ G) / α,
+    W E = (Z E + U (Γ ∘ Uᵀ(Θ Eᵀ + E Θᵀ)U) Uᵀ Θ) / α,
 
-with Δ the divided differences of z⁻² over the eigenvalues of B Bᵀ and Γ those of z² over the eigenvalues of G Gᵀ. This
+with Δ the divided differences of z⁻² over the eigenvalues of B Bᵀ and Γ those of z² over the eigenvalues of Θ Θᵀ. This
 is the Daleckii–Krein formula with the complement of a non-square B included, and needs neither right singular vectors
 nor small singular values to full relative accuracy. W exists for convex penalties only. As the effective penalty is
 concave in v², ``H ≼ D = α Z⁻¹``: fixed transforms give a quadratic that touches the penalty from above.
@@ -21,6 +21,9 @@ import numpy as np
 
 from ..penalties import LayeredPenalty, divided_differences
 from ..transforms import LowRankTransform
+
+#: Share of the target and of the last residual, squared, below which a residual is small.
+_SMALL_RESIDUAL = 1e-8
 
 
 def widened(matrix):
@@ -41,10 +44,22 @@ class PrimalPoint:
     problem: object
     spectral: LayeredPenalty
     coefs: list
+    known_residual: np.ndarray | None = None
 
     def with_penalty(self, spectral):
         """The same point for another adaptivity."""
-        return self if spectral is self.spectral else PrimalPoint(self.problem, spectral, self.coefs)
+        if spectral is self.spectral:
+            return self
+        return PrimalPoint(self.problem, spectral, self.coefs, self.residual)
+
+    def moved(self, length, change, prediction):
+        """The point B + length · dB, with A dB known."""
+        coefs = [coef + length * part for coef, part in zip(self.coefs, change, strict=True)]
+        residual = self.residual - length * prediction
+        # Small residuals are computed anew, so that no error builds up in them.
+        if np.sum(residual**2) < _SMALL_RESIDUAL * max(np.sum(self.problem.target**2), np.sum(self.residual**2)):
+            residual = None
+        return PrimalPoint(self.problem, self.spectral, coefs, residual)
 
     @functools.cached_property
     def layers(self):
@@ -56,8 +71,8 @@ class PrimalPoint:
 
     @functools.cached_property
     def residual(self):
-        """r, computed and not updated, so that no error builds up."""
-        return self.problem.residual(self.coefs)
+        """r."""
+        return self.problem.residual(self.coefs) if self.known_residual is None else self.known_residual
 
     @functools.cached_property
     def penalty(self):
@@ -82,7 +97,7 @@ class PrimalPoint:
 
     def solve_curvature(self, matrices):
         """W times one matrix a layer."""
-        return [layer.solve_curvature(matrix) for layer, matrix in zip(self.layers, matrices, strict=True)]
+        return [layer.curvature_solver()(matrix) for layer, matrix in zip(self.layers, matrices, strict=True)]
 
 
 class LayerSpectrum:
@@ -110,20 +125,19 @@ class LayerSpectrum:
 
     @functools.cached_property
     def rotated(self):
-        """Uᵀ G, with G = Ω'(B) = α Z⁻¹ B."""
-        return (self.alpha / self.stretch**2)[:, None] * self.rotated_coef
+        """Uᵀ Θ, with Θ = Z⁻¹ B."""
+        return self.rotated_coef / self.stretch[:, None] ** 2
 
     @property
     def gradient(self):
-        """G."""
-        return self._orient(self.basis @ self.rotated)
+        """G = α Θ."""
+        return self._orient(self.basis @ (self.alpha * self.rotated))
 
     @functools.cached_property
     def differences(self):
-        """Γ: divided differences of z² over the eigenvalues of G Gᵀ."""
-        eigenvalues = (self.alpha * self.values / self.stretch**2) ** 2
-        slope = self.spectral.stretch_slope(self.stretch) * (2.0 / self.alpha) ** 2
-        return divided_differences(eigenvalues, self.stretch**2, slope)
+        """Γ: divided differences of z² over the eigenvalues of Θ Θᵀ."""
+        slope = 4.0 * self.spectral.stretch_slope(self.stretch)
+        return divided_differences((self.values / self.stretch**2) ** 2, self.stretch**2, slope)
 
     @functools.cached_property
     def flattening(self):
@@ -134,12 +148,11 @@ class LayerSpectrum:
     def apply_curvature(self, matrix):
         """H times a matrix: the change of G along a change of B."""
         weights, differences = self.alpha / self.stretch**2, self.alpha * self.flattening
-        return self._derivative(matrix, weights, differences, self.rotated_coef)
+        return _Derivative(self, weights, differences, self.rotated_coef)(matrix)
 
-    def solve_curvature(self, matrix):
-        """W times a matrix: the change of B along a change of G."""
-        weights, differences = self.stretch**2 / self.alpha, self.differences / self.alpha
-        return self._derivative(matrix, weights, differences, self.rotated)
+    def curvature_solver(self, dtype=np.float64):
+        """W as a function of a matrix, in some precision: the change of B along a change of G."""
+        return _Derivative(self, self.stretch**2 / self.alpha, self.differences / self.alpha, self.rotated, dtype)
 
     def solve_majoriser(self, matrix):
         """D⁻¹ = Z / α times a matrix."""
@@ -153,12 +166,23 @@ class LayerSpectrum:
         moving, fixed = LowRankTransform(self.basis, self.stretch), LowRankTransform.identity(max(self.shape))
         return (fixed, moving) if self.transposed else (moving, fixed)
 
-    def _derivative(self, matrix, weights, differences, rotated):
-        change = self.basis.T @ self._orient(matrix)
-        mixed = rotated @ change.T
-        change *= weights[:, None]
-        change += (differences * (mixed + mixed.T)) @ rotated
-        return self._orient(self.basis @ change)
-
     def _orient(self, matrix):
         return matrix.T if self.transposed else matrix
+
+
+class _Derivative:
+    """Derivative of a spectral function of one layer's matrix: E ↦ U (diag(w) Uᵀ E + (D ∘ Uᵀ(X Eᵀ + E Xᵀ)U) Uᵀ X)."""
+
+    def __init__(self, spectrum, weights, differences, rotated, dtype=np.float64):
+        self._transposed = spectrum.transposed
+        self._basis, self._weights, self._differences, self._rotated = (
+            array.astype(dtype, copy=False) for array in (spectrum.basis, weights, differences, rotated)
+        )
+
+    def __call__(self, matrix):
+        change = self._basis.T @ (matrix.T if self._transposed else matrix)
+        mixed = self._rotated @ change.T
+        change *= self._weights[:, None]
+        change += (self._differences * (mixed + mixed.T)) @ self._rotated
+        change = self._basis @ change
+        return change.T if self._transposed else change

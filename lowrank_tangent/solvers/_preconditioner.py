@@ -1,50 +1,59 @@
 """Preconditioner of Newton's system I + A W A*: the ridge kernel of the stretched features.
 
 Without its Γ term, W stretches features: A W A* is the kernel of features stretched by z, and ridge with it is what
-iteratively reweighted least squares would solve. Large problems use this kernel, averaged over outputs (exact for
-"shared" ones, the limit of wide networks for "network" ones); small problems add the Γ term and have the system itself.
+iteratively reweighted least squares would solve. This kernel, averaged over outputs (exact for "shared" ones, the
+limit of wide networks for "network" ones), is factorised for problems of medium size, and approximated by landmarks for
+large ones; small problems add the Γ term and have the system itself.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .._cholesky import InverseFactor
-from ..operators import LayerFactors
-from ..transforms import LowRankTransform
+from .._cholesky import CholeskyFactor
+from ._kernels import stretched_layer
+from ._nystrom import NystromFactor
 from ._products import SystemProducts, skinny_cost
 
 #: Largest number of dual unknowns, and of operations, for which the system is assembled.
 _EXACT_UNKNOWNS = 2000
 _EXACT_OPERATIONS = 1e10
-#: Largest number of samples whose n × n kernel serves as preconditioner.
+#: Largest number of samples whose whole kernel is factorised, and landmarks for more than that.
 _KERNEL_SAMPLES = 12_000
+_LANDMARKS = 1500
 #: What calling a dozen NumPy functions costs, in floating-point operations.
 _CALL_OVERHEAD = 5e6
-_EPS = np.finfo(float).eps
 
 
 class Preconditioner:
-    """Inverse of the system of some recent point: exact for small problems, without its Γ term and averaged over
-    outputs for large ones. It is renewed once conjugate gradients have cost as much as renewing it."""
+    """Inverse of the system of some recent point. It is renewed once conjugate gradients have cost as much as that.
+
+    Attributes
+    ----------
+    products : SystemProducts
+        The products with the system that it is the preconditioner of.
+    """
 
     def __init__(self, problem):
         design = problem.design
         self.problem = problem
-        self.spent = np.inf
-        self._factor = None
         n, C = design.n_samples, design.n_outputs
-        smaller = [min(shape) for shape in design.coef_shapes]
-        pairs = sum(m * (m + 1) // 2 for m in smaller)
-        features = sum(p + q for p, q in design.coef_shapes)
-        exact_cost = (n * C) ** 2 * (pairs + 2 * features) + (n * C) ** 3
-        mean_cost = 2 * n**2 * sum(p + layer.n_outputs * q for layer in design.layers for p, q in [layer.shape]) + n**3
+        exact_cost = _exact_cost(design)
         self.exact = n * C <= _EXACT_UNKNOWNS and exact_cost <= _EXACT_OPERATIONS
-        self.renewal_cost = (exact_cost if self.exact else mean_cost) + _CALL_OVERHEAD
-        self.products = SystemProducts(problem)
-        solves = 2 * (skinny_cost(n * C, 1) if self.exact else skinny_cost(n, C))
-        self.product_cost = self.products.cost + solves + _CALL_OVERHEAD
-        self.usable = n <= _KERNEL_SAMPLES
+        self.products = SystemProducts(problem, single=not self.exact)
+        width = sum(p + layer.n_outputs * q for layer in design.layers for p, q in [layer.shape])
+        if self.exact:
+            self._renew, self.renewal_cost, solve_cost = self._exact, exact_cost, skinny_cost(n * C, 1)
+        elif n <= _KERNEL_SAMPLES:
+            stretched = sum(min(shape) for shape in design.coef_shapes)
+            self._renew, self.renewal_cost, solve_cost = self._kernel, n**2 * (2 * stretched + n), skinny_cost(n, C)
+        else:
+            m = min(n, _LANDMARKS)
+            self._landmarks = np.sort(np.random.default_rng(0).choice(n, m, replace=False))
+            self._renew, self.renewal_cost, solve_cost = self._nystrom, 2 * n * m * (width + 2 * m), 4 * n * m * C
+        self.renewal_cost += _CALL_OVERHEAD
+        self.product_cost = self.products.cost + solve_cost + _CALL_OVERHEAD
+        self._spent = np.inf
 
     def of(self, problem):
         """The same for another alpha or adaptivity: what is known of the last one serves until it has to be renewed."""
@@ -53,52 +62,69 @@ class Preconditioner:
 
     def update(self, point):
         """Renew at this point, if the work since the last time has paid for it."""
-        if self.spent < self.renewal_cost or not self.usable:
-            return
-        self.spent = 0.0
-        kernel = _system_kernel(point) if self.exact else _stretched_mean_kernel(point)
-        diagonal = kernel.diagonal().copy()
-        kernel.flat[:: len(kernel) + 1] = diagonal + self.problem.alpha
-        try:
-            self._factor = InverseFactor(kernel)
-        except np.linalg.LinAlgError:
-            # alpha is lost in the rounding of the largest eigenvalue; a larger shift is still a preconditioner.
-            kernel.flat[:: len(kernel) + 1] = diagonal + self.problem.alpha + _EPS * 10 * len(kernel) * diagonal.sum()
-            self._factor = InverseFactor(kernel)
+        if self._spent >= self.renewal_cost:
+            self._spent = 0.0
+            try:
+                self._factor = self._renew(point)
+            except np.linalg.LinAlgError:  # α is lost in the rounding of single precision
+                self.widen(point)
+
+    def widen(self, point):
+        """Go on in double precision, from this point."""
+        self.products.widen()
+        self._spent = 0.0
+        self._factor = self._renew(point)
 
     def spend_product(self):
         """Account for one product with the system."""
-        self.spent += self.product_cost
+        self._spent += self.product_cost
 
     def apply(self, residual):
         """Approximate inverse of the system times `residual` of shape (n, C)."""
-        if self._factor is None:
-            return residual
         rhs = residual.reshape(-1) if self.exact else residual
         return self.problem.alpha * self._factor.solve(rhs).reshape(residual.shape)
 
+    def _exact(self, point):
+        return _shifted_factor(_system_kernel(point), self.problem.alpha)
 
-def _stretched_mean_kernel(point):
-    """Mean kernel of the features stretched on the smaller side of each layer, n × n."""
-    design = point.problem.design
-    layers = []
-    for layer, spectrum in zip(design.layers, point.layers, strict=True):
-        if not spectrum.transposed:
-            transform = LowRankTransform(spectrum.basis, spectrum.stretch)
-            layers.append(LayerFactors(transform.apply(layer.h), layer.delta))
-        else:
-            transform = _mean_transform(spectrum, layer.shape[1])
-            layers.append(LayerFactors(layer.h, transform.apply(layer.delta)))
-    return design.with_layers(layers, keep_rows=True).mean_gram()
+    def _kernel(self, point):
+        return _shifted_factor(self.products.kernels.mean(point), self.problem.alpha)
+
+    def _nystrom(self, point):
+        design = self.products.design
+        layers = [stretched_layer(*pair) for pair in zip(design.layers, point.layers, strict=True)]
+        features = design.with_layers(layers, keep_rows=True)
+        landmarks = features.rows(self._landmarks)
+        diagonal = features.diagonal().mean(axis=1)
+        if design.row_scale is not None:
+            diagonal = diagonal * design.row_scale**2
+        return NystromFactor(features.mean_gram(landmarks), landmarks.mean_gram(), diagonal, self.problem.alpha)
 
 
-def _mean_transform(spectrum, q):
-    """Right transform of width q: for stacked outputs, root of the mean of the diagonal blocks of its square."""
-    blocks = spectrum.basis.reshape(-1, q, spectrum.basis.shape[1])
-    halves = np.hstack(list(blocks * np.sqrt(spectrum.stretch**2 - 1.0)))
-    square = np.eye(q) + halves @ halves.T / len(blocks)
-    values, basis = np.linalg.eigh(square)
-    return LowRankTransform(basis, np.sqrt(values))
+def _exact_cost(design):
+    """Operations of the system and its factorisation, n³/3 of them in the time in which products do n³."""
+    unknowns = design.n_samples * design.n_outputs
+    smaller = [min(shape) for shape in design.coef_shapes]
+    pairs = sum(m * (m + 1) // 2 for m in smaller)
+    features = sum(p + q for p, q in design.coef_shapes)
+    return unknowns**2 * (pairs + 2 * features + unknowns)
+
+
+def _shifted_factor(kernel, alpha):
+    """Factor of K + αI.
+
+    Where α is lost in the rounding of the largest eigenvalue the shift is larger, and the factor one of another
+    matrix: good enough to precondition with.
+    """
+    shifted = kernel.copy()
+    shifted.flat[:: len(kernel) + 1] += kernel.dtype.type(alpha)
+    try:
+        return CholeskyFactor(shifted)
+    except np.linalg.LinAlgError:
+        if kernel.dtype == np.float32:
+            raise
+        kernel.flat[:: len(kernel) + 1] += alpha + 10 * len(kernel) * np.finfo(kernel.dtype).eps * np.trace(kernel)
+        return CholeskyFactor(kernel)
 
 
 def _system_kernel(point):

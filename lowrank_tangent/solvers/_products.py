@@ -1,29 +1,34 @@
-"""Products with Newton's system I + A W A*, by kernels where they are cheaper than by the factors.
+"""Products with Newton's system I + A W A*, in single precision as long as that serves, by the cheaper of two ways.
 
-For features of one output (or outputs that share them) and a layer with p ≤ C·q, A W A* is, but for the Γ term, the
-n × n kernel of the features stretched by Z, the same for every output: n²·C operations a product where the factors need
-4·n·p·q·C. The Γ term goes through symmetric matrices on the smaller side,
+By factors: A* , W and A one after the other, 4·n·p·q·C operations a layer. By kernels, for a layer with one position
+and one output, or outputs that share it: A W A* is, but for the Γ term, the n × n kernel of the features stretched by
+Z, n²·C operations. The Γ term goes through symmetric matrices on the smaller side,
 
-    S = Σ_{i,c} r_ic a_i b_icᵀ,    ((Γ ∘ (S + Sᵀ)) b_ic)ᵀ a_i,        a_i = Uᵀ h_i,   b_ic = Uᵀ G_c δ_i.
+    S = Σ_{i,c} r_ic a_ic b_icᵀ,    b_icᵀ (Γ ∘ (S + Sᵀ)) a_ic,
 
-Other layers keep to their factors.
+with a = Uᵀ h and b = Uᵀ Θ δ where h is the smaller factor, and a = Uᵀ δ, b = Uᵀ Θᵀ h where δ is (`_point.py`).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from ._kernels import StretchedKernels
+
 #: Largest number of samples for which n × n kernels are formed.
 _KERNEL_SAMPLES = 12_000
 #: A product of an n × n matrix with a few columns waits for memory: an operation takes this many times as long as in a
-#: large matrix product, and so few columns cost as much as this many.
-_SKINNY = 5
+#: large matrix product, with one column and with several, and so few columns cost as much as that many.
+_ONE_COLUMN = 8
+_SKINNY = 7
 _FEW_COLUMNS = 4
+#: Factors of at most this size (balanced between h and δ) and their products are far from the ends of single precision.
+_LARGEST_SINGLE = 1e8
 
 
 def skinny_cost(n, columns):
     """Cost of an n × n matrix times a few columns, in operations of a large matrix product: memory is what it takes."""
-    return _SKINNY * 2 * n**2 * max(columns, _FEW_COLUMNS)
+    return 2 * n**2 * (_ONE_COLUMN if columns == 1 else _SKINNY * max(columns, _FEW_COLUMNS))
 
 
 class SystemProducts:
@@ -33,28 +38,53 @@ class SystemProducts:
     ----------
     problem : StructuredRegression
         On reduced factors.
+    single : bool
+        Whether to begin in single precision.
+
+    Attributes
+    ----------
+    design : TangentOperator
+        The operator A in the precision at hand.
+    kernels : StretchedKernels
+        Of that operator.
+    cost : float
+        Floating-point operations of one product, in the time of which a large matrix product does as many.
     """
 
-    def __init__(self, problem):
+    def __init__(self, problem, single):
+        self._problem = problem
         design = problem.design
         n, C = design.n_samples, design.n_outputs
         by_kernel = [
-            layer.n_outputs == 1 and layer.h.shape[1] == 1 and layer.shape[0] <= C * layer.shape[1]
+            layer.n_outputs == 1 and layer.h.shape[1] == 1 and (C == 1 or layer.shape[0] <= C * layer.shape[1])
             for layer in design.layers
         ]
         sizes = [p * q for p, q in (layer.shape for layer in design.layers)]
-        saved = 4 * n * C * sum(size for size, yes in zip(sizes, by_kernel, strict=True) if yes)
-        if n > _KERNEL_SAMPLES or saved <= 2 * n**2 * C:
+        copies = C if design.outputs == "shared" else 1
+        costs = [4 * n * copies * layer.h.shape[1] * size for layer, size in zip(design.layers, sizes, strict=True)]
+        saved = sum(cost for cost, yes in zip(costs, by_kernel, strict=True) if yes)
+        if n > _KERNEL_SAMPLES or saved <= skinny_cost(n, C):
             by_kernel = [False] * len(sizes)
-        self.design = design
         self.by_kernel = [index for index, yes in enumerate(by_kernel) if yes]
         self.by_factors = [index for index, yes in enumerate(by_kernel) if not yes]
-        #: Kernels of the back-propagated gradients, which no stretch on the left changes.
-        self.gradients = [_gram(design.layers[index].delta[:, 0, 0]) for index in self.by_kernel]
-        self.rest = design.with_layers([design.layers[i] for i in self.by_factors], True) if self.by_factors else None
-        #: Floating-point operations of one product, in the time of which a large matrix product does as many.
         self.cost = skinny_cost(n, C) if self.by_kernel else 0
-        self.cost += 4 * n * C * sum(design.layers[i].h.shape[1] * sizes[i] for i in self.by_factors)
+        self.cost += sum(costs[index] for index in self.by_factors)
+        narrow = _narrowed(design) if single else None
+        self._use(design if narrow is None else narrow)
+
+    def _use(self, design):
+        self.design = design
+        self.kernels = StretchedKernels(design)
+        self.rest = design.with_layers([design.layers[i] for i in self.by_factors], True) if self.by_factors else None
+
+    @property
+    def is_single(self):
+        """Whether products are in single precision."""
+        return self.design.dtype == np.float32
+
+    def widen(self):
+        """Go on in double precision."""
+        self._use(self._problem.design)
 
     def at(self, point):
         """The product at a point."""
@@ -65,37 +95,43 @@ class _ProductAt:
     def __init__(self, products, point):
         self._design, self._rest = products.design, products.rest
         self._alpha = point.problem.alpha
-        self._spectra = [point.layers[i] for i in products.by_factors]
-        self._kernel, self._pairs = None, []
-        C = self._design.n_outputs
-        for index, gradients in zip(products.by_kernel, products.gradients, strict=True):
-            layer, spectrum = self._design.layers[index], point.layers[index]
-            rotated = layer.h[:, 0] @ spectrum.basis
-            stretched = _gram(rotated * spectrum.stretch)
-            stretched *= gradients
-            self._kernel = stretched if self._kernel is None else self._kernel + stretched
-            if spectrum.values.any():
-                m, q = rotated.shape[1], layer.shape[1]
-                weights = spectrum.rotated.reshape(m * C, q)
-                pulled = (layer.delta[:, 0, 0] @ weights.T).reshape(-1, m, C)
-                self._pairs.append((rotated, pulled, spectrum.differences))
+        self._solvers = [point.layers[index].curvature_solver(self._design.dtype) for index in products.by_factors]
+        self._kernel = products.kernels.of_layers(products.by_kernel, point) if products.by_kernel else None
+        self._pairs = [
+            _pairs(self._design.layers[index], point.layers[index], self._design.dtype)
+            for index in products.by_kernel
+            if point.layers[index].values.any()
+        ]
 
     def __call__(self, dual):
         """(I + A W A*) times an array of shape (n, C)."""
         out = dual.copy()
         if self._rest is not None:
             pull = self._rest.rmatvec(dual)
-            out += self._rest.matvec([s.solve_curvature(part) for s, part in zip(self._spectra, pull, strict=True)])
+            out += self._rest.matvec([w(part) for w, part in zip(self._solvers, pull, strict=True)])
         if self._kernel is not None:
             rows = self._design.from_rows(dual)
             image = self._kernel @ rows
-            for rotated, pulled, differences in self._pairs:
-                mixed = rotated.T @ np.einsum("nmc,nc->nm", pulled, rows)
-                image += np.einsum("nm,nmc->nc", rotated @ (differences * (mixed + mixed.T)), pulled)
+            for small, wide, differences in self._pairs:
+                mixed = small.T @ np.einsum("ncm,nc->nm", wide, rows)
+                image += np.einsum("nm,ncm->nc", small @ (differences * (mixed + mixed.T)), wide)
             out += self._design.to_rows(image) / self._alpha
         return out
 
 
-def _gram(rows):
-    """Inner products of rows."""
-    return rows @ rows.T
+def _pairs(layer, spectrum, dtype):
+    """a of shape (n, m), b of shape (n, C, m), and Γ."""
+    h, delta = layer.h[:, 0], layer.delta[:, 0, 0]
+    small, wide = (delta, h) if spectrum.transposed else (h, delta)
+    m, size = len(spectrum.values), wide.shape[1]
+    weights = spectrum.rotated.reshape(m, -1, size).transpose(2, 1, 0).reshape(size, -1).astype(dtype)
+    wide = (wide @ weights).reshape(len(wide), -1, m)
+    return small @ spectrum.basis.astype(dtype), wide, spectrum.differences.astype(dtype)
+
+
+def _narrowed(design):
+    """The operator in single precision, its factors balanced; None if they are too large or too small for it."""
+    largest = [(np.abs(layer.h).max(), np.abs(layer.delta).max()) for layer in design.layers]
+    if any(not 1.0 / _LARGEST_SINGLE <= np.sqrt(h * delta) <= _LARGEST_SINGLE for h, delta in largest):
+        return None
+    return design.with_precision(np.float32, [np.sqrt(delta / h) for h, delta in largest])

@@ -23,7 +23,7 @@ import math
 
 import numpy as np
 
-from .._cholesky import InverseFactor
+from .._cholesky import CholeskyFactor
 from ..problem import Certificate
 from ._point import PrimalPoint
 
@@ -102,7 +102,7 @@ class Majoriser:
         kernel = features.mean_gram() if self._one_kernel else features.gram()
         # Where alpha is lost in the rounding of the largest eigenvalue, a larger shift does.
         kernel.flat[:: len(kernel) + 1] += max(self._problem.alpha, _EPS * 10 * len(kernel) * np.trace(kernel))
-        self._factor = InverseFactor(kernel)
+        self._factor = CholeskyFactor(kernel)
 
     def solve(self, matrices):
         """``E = (D + A*A)⁻¹ X`` for one matrix X a layer, with A E and A*A E, which come for free."""

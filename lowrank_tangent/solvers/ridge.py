@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._cholesky import InverseFactor
+from .._cholesky import CholeskyFactor
 from .interpolation import check_rank
 
 
@@ -49,7 +49,7 @@ def _solve_shifted(kernel, alpha, rhs):
         return solution, basis[:, ~reachable] @ coordinates[~reachable]
     shifted = kernel.copy()
     shifted.flat[:: len(kernel) + 1] += alpha
-    factor = InverseFactor(shifted)
+    factor = CholeskyFactor(shifted)
     solution = factor.solve(rhs)
     # One step of iterative refinement recovers what an ill-conditioned factor loses.
     solution += factor.solve(rhs - kernel @ solution - alpha * solution)
