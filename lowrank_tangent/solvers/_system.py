@@ -97,11 +97,11 @@ def solve_system(point, dual, pull, preconditioner, gap_target, penalty):
         steps += spent
         if _is_solved(system.error, system.decrement, system.descent, gap_target, penalty):
             return system, True
-        if steps >= _MAX_INNER or (stalled and products.design is design):
-            return system, False
-        if stalled:
+        if stalled and products.design is not design:
             preconditioner.widen(point)
             system = NewtonSystem(point, system.dual, design.rmatvec(system.dual), design)
+        elif stalled or steps >= _MAX_INNER:
+            return system, False
 
 
 def _conjugate_gradients(system, preconditioner, gap_target, penalty):
@@ -126,6 +126,8 @@ def _conjugate_gradients(system, preconditioner, gap_target, penalty):
             break
         preconditioned = preconditioner.apply(residual)
         energy = np.vdot(residual, preconditioned)
+        if not energy > 0.0:  # the preconditioner is not positive definite in this precision
+            break
         direction = preconditioned + (energy / previous) * direction
         advance = product(direction)
         length = energy / np.vdot(direction, advance)

@@ -107,9 +107,7 @@ def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
             message = "the objective cannot be improved in floating-point arithmetic"
             monitor.record(iteration + 1, best.certificate)
             break
-        if point.spectral is not final and (
-            moved is None or 0.5 * step.decrement <= _STAGE_DECREMENT * point.penalty
-        ):
+        if point.spectral is not final and (moved is None or 0.5 * step.decrement <= _STAGE_DECREMENT * point.penalty):
             point = point.with_penalty(final.relaxed(point.spectral.root / _STAGE_FACTOR))
         solved = solved and moved is not None
     return best.coefs, best.dual, message
