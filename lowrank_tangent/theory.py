@@ -246,10 +246,10 @@ def _identities(problem, solution, prediction, size):
     )
 
     kernel, flat = adaptation.kernel(design), problem.target.reshape(-1)
-    if problem.loss.is_constraint:
-        weights = dual.reshape(-1) / alpha
-    else:
+    if problem.loss.name == "squared":
         weights = np.linalg.solve(kernel + alpha * np.eye(len(kernel)), flat)
+    else:
+        weights = dual.reshape(-1) / alpha
     ridge = (kernel @ weights).reshape(prediction.shape)
     return {
         "parameters_identity": float(missed),
