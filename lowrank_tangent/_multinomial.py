@@ -89,7 +89,7 @@ class Multinomial:
 
     def project(self, target, dual):
         """A dual point in the domain of the conjugate, near the one that was given and itself if that is inside."""
-        if self.reach(target, dual) >= 1.0 - _ROUNDING:
+        if self._is_inside(target, dual):
             return dual
         y, change = _all_probabilities(target), self._change(dual)
         weights = self._weights(y)
@@ -98,7 +98,9 @@ class Multinomial:
         q = np.where(sums > 0.0, q / np.where(sums > 0.0, sums, 1.0), y)
         if self.fit_intercept:
             q = with_totals(q, weights, weights @ y)
-        return (weights[:, None] * (y - q))[:, -target.shape[1] :]
+        near = (weights[:, None] * (y - q))[:, -target.shape[1] :]
+        # Changes that drown in the rounding of q are none: 0 is inside, whatever the targets.
+        return near if self._is_inside(target, near) else np.zeros_like(near)
 
     def reach(self, target, dual):
         """The largest factor by which a dual point stays in the domain of the conjugate; 0 if none above 0 does."""
@@ -114,9 +116,7 @@ class Multinomial:
 
     def dual_value(self, target, dual):
         """Loss part of the dual objective, the entropy −Σ w q log q; −inf outside the domain."""
-        if self.reach(target, dual) < 1.0 - _ROUNDING:
-            return -math.inf
-        return float(self.dual_along(target, dual)(np.ones(1))[0])
+        return float(self.dual_along(target, dual)(np.ones(1))[0]) if self._is_inside(target, dual) else -math.inf
 
     def dual_along(self, target, dual):
         """`dual_value` of multiples of a dual point by up to its reach, as a function of an array of factors."""
@@ -133,6 +133,9 @@ class Multinomial:
             return np.array(mixtures) + factors * slope - xlogy(factors, factors) * scale
 
         return value
+
+    def _is_inside(self, target, dual):
+        return self.reach(target, dual) >= 1.0 - _ROUNDING
 
     def _weights(self, y):
         """Weights of shape (n,)."""
