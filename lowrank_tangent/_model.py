@@ -112,8 +112,8 @@ class TangentModel:
         """Adapted kernel: kernel ridge with it and the same alpha makes this model's predictions.
 
         They agree as closely as `dual_gap_` is small. With an intercept, kernel and targets are to be centred first
-        (``KernelCenterer``). For ``loss="multinomial"`` it is multinomial kernel logistic regression that does, with an
-        intercept of its own and nothing centred.
+        (``KernelCenterer``). For ``loss="multinomial"`` it is kernel logistic regression that does, with an intercept
+        of its own and nothing centred; for ``loss="interpolation"`` kernel interpolation, which has no alpha.
 
         Parameters
         ----------

@@ -50,7 +50,7 @@ def solve_cvxpy(problem, monitor, max_iter, warm_start):
     objective = 0.5 * alpha * sum(penalties)
     if problem.loss.is_constraint:
         check_rank(problem)
-        constraints.append(prediction == problem.target)
+        constraints.append(problem.target - prediction == 0)
     elif problem.loss.name == "multinomial":
         objective = objective + _cross_entropy(cp, problem, prediction)
     else:
