@@ -9,11 +9,13 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .adaptation import adapt
 from .features import TangentFeatures
+from .losses import probabilities_of
 from .networks import MLP
 from .problem import StructuredRegression, check_sample_weight
 from .solvers import solve
@@ -38,7 +40,8 @@ class TangentModel:
             settings["penalty"],
             self.alpha,
             settings["adaptivity"],
-            sample_weight=sample_weight,
+            self.loss,
+            sample_weight,
             fit_intercept=self.fit_intercept,
         )
         solution = solve(
@@ -109,7 +112,8 @@ class TangentModel:
         """Adapted kernel: kernel ridge with it and the same alpha makes this model's predictions.
 
         They agree as closely as `dual_gap_` is small. With an intercept, kernel and targets are to be centred first
-        (``KernelCenterer``).
+        (``KernelCenterer``). For ``loss="multinomial"`` it is kernel logistic regression that does, with an intercept
+        of its own and nothing centred; for ``loss="interpolation"`` kernel interpolation, which has no alpha.
 
         Parameters
         ----------
@@ -166,7 +170,7 @@ class TangentRegressor(RegressorMixin):
             Dense; standardised columns are a good start.
         y : array of shape (n,) or (n, C)
         sample_weight : array of shape (n,), optional
-            Multiplies each sample's squared error.
+            Multiplies each sample's loss.
 
         Returns
         -------
@@ -182,6 +186,8 @@ class TangentRegressor(RegressorMixin):
         ConvergenceWarning
             If the duality gap is above `tol`.
         """
+        if self.loss == "multinomial":
+            raise ValueError("loss='multinomial' is for class labels; use a classifier, or loss='squared'.")
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2)
         self._single_output = y.ndim == 1
         targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
@@ -193,11 +199,17 @@ class TangentRegressor(RegressorMixin):
         return prediction[:, 0] if self._single_output else prediction
 
 
+def _has_probabilities(model):
+    if model.loss != "multinomial":
+        raise AttributeError(f"loss={model.loss!r} has scores and no probabilities; use loss='multinomial' for them.")
+    return True
+
+
 class TangentClassifier(ClassifierMixin):
     """Fit to class labels, and predict them."""
 
     def fit(self, X, y, sample_weight=None):
-        """Fit the model to targets −1 and 1, one column a class (one alone for two classes).
+        """Fit the model to targets −1 and 1, or 0 and 1 for "multinomial": one column a class, one alone for two.
 
         Parameters
         ----------
@@ -206,7 +218,7 @@ class TangentClassifier(ClassifierMixin):
         y : array of shape (n,)
             Class labels of any type.
         sample_weight : array of shape (n,), optional
-            Multiplies each sample's squared error.
+            Multiplies each sample's loss.
 
         Returns
         -------
@@ -224,7 +236,7 @@ class TangentClassifier(ClassifierMixin):
         """
         X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
         check_classification_targets(y)
-        binarizer = LabelBinarizer(neg_label=-1, pos_label=1).fit(y)
+        binarizer = LabelBinarizer(neg_label=0 if self.loss == "multinomial" else -1).fit(y)
         self.classes_ = binarizer.classes_
         if len(self.classes_) < 2:
             raise ValueError(
@@ -235,7 +247,10 @@ class TangentClassifier(ClassifierMixin):
         return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
 
     def decision_function(self, X):
-        """Scores, shape (n,) for two classes and (n, C) otherwise; the largest (or the sign) decides."""
+        """Scores, shape (n,) for two classes and (n, C) otherwise; the largest (or the sign) decides.
+
+        For ``loss="multinomial"`` they are logits: that of the second class, or those of all classes.
+        """
         scores = self._decision(X)
         return scores[:, 0] if len(self.classes_) == 2 else scores
 
@@ -244,3 +259,13 @@ class TangentClassifier(ClassifierMixin):
         scores = self.decision_function(X)
         winners = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
         return self.classes_[winners]
+
+    @available_if(_has_probabilities)
+    def predict_proba(self, X):
+        """Probabilities of the classes, shape (n, n_classes) in the order of `classes_`; for ``loss="multinomial"``."""
+        return probabilities_of(self._decision(X))[0]
+
+    @available_if(_has_probabilities)
+    def predict_log_proba(self, X):
+        """Logarithms of `predict_proba`, which do not underflow."""
+        return probabilities_of(self._decision(X))[1]

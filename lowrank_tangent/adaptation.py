@@ -6,6 +6,10 @@ With the thin SVD ``B = U diag(v) Vᵀ`` of a layer and the stretch z = z1·z2 o
 
 Nuclear and Schatten penalties give unused directions up: M1 = U diag(z) Uᵀ there.
 
+Whatever the loss L, its gradient −r at the solution gives the parameters, θ = M1 A*(r) M2 / α, and so the predictions
+A B = K r / α with the adapted kernel K: β = r / α minimises ``L(K β) + (α/2) βᵀ K β``, which is kernel ridge regression
+for the squared loss and kernel logistic regression for the cross-entropy.
+
 Source: LeJeune & Alemohammad, arXiv 2308.15478, section 3.
 """
 
@@ -46,7 +50,8 @@ class Adaptation:
     def kernel(self, op1, op2=None):
         """Adapted kernel ``K = Σ_l ⟨M1 Φ_l M2, M1 Φ'_l M2⟩``.
 
-        Kernel ridge with this kernel and the same alpha gives the predictions of the solution.
+        Kernel ridge with this kernel and the same alpha gives the predictions of the solution; kernel logistic
+        regression does for ``loss="multinomial"``.
 
         Parameters
         ----------

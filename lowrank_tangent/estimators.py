@@ -14,6 +14,7 @@ class _AdaptiveModel(TangentModel, BaseEstimator):
         activation="relu",
         init="ntk",
         bias=True,
+        loss="squared",
         penalty="power",
         alpha=1e-2,
         adaptivity=1.0,
@@ -33,6 +34,7 @@ class _AdaptiveModel(TangentModel, BaseEstimator):
         self.activation = activation
         self.init = init
         self.bias = bias
+        self.loss = loss
         self.penalty = penalty
         self.alpha = alpha
         self.adaptivity = adaptivity
@@ -56,6 +58,7 @@ class _RidgeModel(TangentModel, BaseEstimator):
         activation="relu",
         init="ntk",
         bias=True,
+        loss="squared",
         alpha=1e-2,
         outputs="shared",
         layers=None,
@@ -68,6 +71,7 @@ class _RidgeModel(TangentModel, BaseEstimator):
         self.activation = activation
         self.init = init
         self.bias = bias
+        self.loss = loss
         self.alpha = alpha
         self.outputs = outputs
         self.layers = layers
@@ -103,6 +107,8 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
         Constant appended to the input of every layer; False or 0 leaves biases out.
+    loss : {"squared", "interpolation"}, default="squared"
+        "interpolation" asks for A B + b = y on the training data; alpha then makes no difference to the solution.
     penalty : {"power", "kl", "joint", "nuclear", "schatten", "ridge"}, SpectralPenalty or sequence, default="power"
         Price of stretching a direction of the features, see `lowrank_tangent.penalties`. "power" (p = 2), "kl" and
         "nuclear" are convex: the solution is optimal to `dual_gap_`. For others it is a stationary point to
@@ -175,7 +181,8 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
     """Classification on tangent features that adapt to the labels.
 
     Regresses targets −1 and 1, one column a class, with the objective of `AdaptiveTangentRegressor`; the largest
-    score decides.
+    score decides. ``loss="multinomial"`` has ``Σ_i CE(y_i, softmax((A B)_i + b))`` in place of ½‖y − A B − b‖², and its
+    scores are logits.
 
     Parameters
     ----------
@@ -186,6 +193,9 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
         Constant appended to the input of every layer; False or 0 leaves biases out.
+    loss : {"squared", "multinomial", "interpolation"}, default="squared"
+        "multinomial" is the cross-entropy of the softmax of A B + b, and brings `predict_proba`. "interpolation" asks
+        for scores of −1 and 1 on the training data; alpha then makes no difference to the solution.
     penalty : {"power", "kl", "joint", "nuclear", "schatten", "ridge"}, SpectralPenalty or sequence, default="power"
         Price of stretching a direction of the features, see `lowrank_tangent.penalties`. "power" (p = 2), "kl" and
         "nuclear" are convex: the solution is optimal to `dual_gap_`. For others it is a stationary point to
@@ -270,6 +280,8 @@ class TangentRidge(TangentRegressor, _RidgeModel):
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
         Constant appended to the input of every layer; False or 0 leaves biases out.
+    loss : {"squared", "interpolation"}, default="squared"
+        "interpolation" asks for A B + b = y on the training data; alpha then makes no difference to the solution.
     alpha : float > 0, default=1e-2
         Strength of the penalty. The features have a mean kernel diagonal of 1.
     outputs : {"shared", "network"}, default="shared"
@@ -322,7 +334,8 @@ class TangentRidge(TangentRegressor, _RidgeModel):
 class TangentRidgeClassifier(TangentClassifier, _RidgeModel):
     """Classification by ridge regression with the neural tangent kernel: fixed features.
 
-    Regresses targets −1 and 1, one column a class, in closed form; the largest score decides.
+    Regresses targets −1 and 1, one column a class, in closed form; the largest score decides. ``loss="multinomial"`` is
+    logistic regression on the same features, ``Σ_i CE(y_i, softmax((A B)_i + b)) + (α/2) Σ_l ‖B_l‖²``, by iteration.
 
     Parameters
     ----------
@@ -333,6 +346,9 @@ class TangentRidgeClassifier(TangentClassifier, _RidgeModel):
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
         Constant appended to the input of every layer; False or 0 leaves biases out.
+    loss : {"squared", "multinomial", "interpolation"}, default="squared"
+        "multinomial" is the cross-entropy of the softmax of A B + b, and brings `predict_proba`. "interpolation" asks
+        for scores of −1 and 1 on the training data; alpha then makes no difference to the solution.
     alpha : float > 0, default=1e-2
         Strength of the penalty. The features have a mean kernel diagonal of 1.
     outputs : {"shared", "network"}, default="shared"

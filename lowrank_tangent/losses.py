@@ -1,21 +1,64 @@
-"""Losses: what a prediction costs, and the conjugate that the certificate needs."""
+"""Losses: what a prediction costs, its derivatives, and the conjugate that the certificate needs.
+
+A loss L(f) is a convex function of predictions f of shape (n, C). It knows what the samples weigh and whether an
+unpenalised intercept is minimised over. `at` is the loss at one prediction: value, gradient, Hessian. The rest is about
+dual points r, for which weak duality says
+
+    L(f) ≥ −L*(−r) − r·f,  with equality for r = −∇L(f).
+"""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+
+from ._multinomial import Multinomial, probabilities_of
 
 
 class Squared:
     """½‖y − f‖², with dual variable r = y − f.
 
-    Arrays have shape (n, C); weights and centring have been applied to both y and f.
+    Weights and intercept are in the rows: `design` multiplies features by the roots of the weights and centres them,
+    and target and prediction have been treated alike.
+
+    Parameters
+    ----------
+    sample_weight : ndarray of shape (n,), optional
+    fit_intercept : bool, default=False
     """
 
+    name = "squared"
     is_constraint = False
 
-    def value(self, target, prediction):
-        """½‖y − f‖²."""
-        return 0.5 * np.sum((target - prediction) ** 2)
+    def __init__(self, sample_weight=None, fit_intercept=False):
+        self.sample_weight, self.fit_intercept = sample_weight, fit_intercept
+
+    def design(self, operator):
+        """The operator whose products are the predictions that this loss is given."""
+        return operator.weighted(self.sample_weight, centre=self.fit_intercept)
+
+    def check_target(self, y):
+        """The targets of shape (n, C), if they are of the kind that the loss is for."""
+        return y
+
+    def intercept(self, y, prediction):
+        """Best intercept for plain targets and predictions, shape (C,); zeros without one."""
+        if not self.fit_intercept:
+            return np.zeros(y.shape[1])
+        return np.average(y - prediction, axis=0, weights=self.sample_weight)
+
+    def at(self, target, prediction):
+        """The loss at a prediction."""
+        return _SquaredAt(target, prediction)
+
+    def project(self, target, dual):
+        """A dual point in the domain of the conjugate: the one that was given."""
+        return dual
+
+    def reach(self, target, dual):
+        """The largest factor by which a dual point stays in the domain of the conjugate."""
+        return math.inf
 
     def dual_value(self, target, dual):
         """Loss part of the dual objective, r·y − ½‖r‖²."""
@@ -27,17 +70,15 @@ class Squared:
         return lambda factors: factors * linear - 0.5 * factors**2 * quadratic
 
 
-class Interpolation:
-    """The constraint f = y, whose dual variable r is its multiplier.
+class Interpolation(Squared):
+    """The constraint f = y, whose dual variable r is its multiplier; weights and intercept as for `Squared`."""
 
-    Arrays have shape (n, C); weights and centring have been applied to both y and f.
-    """
-
+    name = "interpolation"
     is_constraint = True
 
-    def value(self, target, prediction):
-        """0: how far the constraint is violated is told apart from the objective."""
-        return 0.0
+    def at(self, target, prediction):
+        """The loss at a prediction: its value is 0, how far the constraint is violated is told apart from it."""
+        return _InterpolationAt(target, prediction)
 
     def dual_value(self, target, dual):
         """Loss part of the dual objective, r·y."""
@@ -49,10 +90,50 @@ class Interpolation:
         return lambda factors: factors * linear
 
 
-LOSSES = {"squared": Squared, "interpolation": Interpolation}
+class _SquaredAt:
+    """½‖y − f‖² at a prediction.
+
+    Attributes
+    ----------
+    residual : ndarray of shape (n, C)
+        y − f, minus the gradient: the dual point that belongs to the prediction.
+    """
+
+    def __init__(self, target, prediction):
+        self._prediction = prediction
+        self.residual = target - prediction
+
+    @property
+    def value(self):
+        """½‖y − f‖²."""
+        return 0.5 * np.sum(self.residual**2)
+
+    def divergence(self, prediction):
+        """What the loss of another prediction exceeds the tangent here by."""
+        return 0.5 * np.sum((prediction - self._prediction) ** 2)
+
+    def multiply(self, values):
+        """S times values of shape (n, C), with the Hessian S Sᵀ: the identity."""
+        return values
+
+    def adjoint(self, values):
+        """Sᵀ times values of shape (n, C)."""
+        return values
 
 
-def get_loss(loss):
+class _InterpolationAt(_SquaredAt):
+    """The constraint at a prediction."""
+
+    @property
+    def value(self):
+        """0."""
+        return 0.0
+
+
+LOSSES = {loss.name: loss for loss in (Squared, Interpolation, Multinomial)}
+
+
+def get_loss(loss, sample_weight=None, fit_intercept=False):
     """The loss of that name.
 
     Raises
@@ -62,4 +143,7 @@ def get_loss(loss):
     """
     if loss not in LOSSES:
         raise ValueError(f"loss must be one of {sorted(LOSSES)}; got {loss!r}.")
-    return LOSSES[loss]()
+    return LOSSES[loss](sample_weight, fit_intercept)
+
+
+__all__ = ["LOSSES", "Interpolation", "Multinomial", "Squared", "get_loss", "probabilities_of"]

@@ -4,6 +4,8 @@
 
     maximise over r    r·y − ½‖r‖² − (α/2) Σ_l Σ_j ω̃_μ*(2 σ_j(A_l* r)/α)
 
+For another loss L(A B) the loss part of the dual is −L*(−r), and r = −∇L(A B) at the optimum.
+
 Source: LeJeune & Alemohammad, arXiv 2308.15478, Theorem 2.
 """
 
@@ -88,23 +90,27 @@ class StructuredRegression:
         With ``adaptivity=0`` the same alpha gives scikit-learn's ``Ridge(alpha)`` on the features.
     adaptivity : float ≥ 0 or a sequence of them, default=1.0
         How cheaply features may move, for all layers or one a layer; a layer with 0 stays as it is, 0 for all is ridge.
-    loss : {"squared", "interpolation"}, default="squared"
+    loss : {"squared", "multinomial", "interpolation"}, default="squared"
+        "multinomial": the cross-entropy ``Σ_i CE(y_i, softmax((A B)_i))`` in place of ½‖y − A B‖². Rows of y hold the
+        probabilities of the classes; one column alone is the probability of the second of two classes, and A B its
+        logit. With ``adaptivity=0`` that is scikit-learn's ``LogisticRegression(C=1/alpha)``.
         "interpolation": the linearly constrained problem, minimise ``(α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))`` subject to
         ``A B = y``. There alpha scales the objective alone; theory has 1.
     sample_weight : array of shape (n,), optional
-        Multiplies each sample's squared error; leaves out samples of weight 0.
+        Multiplies each sample's loss; leaves out samples of weight 0.
     fit_intercept : bool, default=False
-        Adds an unpenalised constant for every output, by exact (weighted) centring.
+        Adds an unpenalised constant for every output, the best one for every B: by (weighted) centring for least
+        squares, as part of the loss for "multinomial".
 
     Attributes
     ----------
     spectral : LayeredPenalty
         Penalty and adaptivity of every layer.
     design : TangentOperator
-        The operator A with weights and centring applied.
+        The operator A; for least squares with weights and centring applied.
     target : ndarray of shape (n, C)
-        y with weights and centring applied. Coefficients B are those of the plain operator; dual points r
-        are those of `design` and `target`.
+        y; for least squares with weights and centring applied. Coefficients B are those of the plain operator; dual
+        points r are those of `design` and `target`.
 
     Raises
     ------
@@ -126,13 +132,13 @@ class StructuredRegression:
         if not isinstance(operator, TangentOperator):
             raise TypeError(f"operator must be a TangentOperator; got {type(operator).__name__}.")
         self.operator = operator
-        self.y = _check_target(y, operator)
         self.alpha = check_number(alpha, "alpha", positive=True)
-        self.loss = get_loss(loss)
         self.sample_weight = check_sample_weight(sample_weight, operator.n_samples)
         self.fit_intercept = bool(fit_intercept)
+        self.loss = get_loss(loss, self.sample_weight, self.fit_intercept)
+        self.y = self.loss.check_target(_check_target(y, operator))
         self.spectral = _layered(penalty, adaptivity, operator)
-        self.design = operator.weighted(self.sample_weight, centre=self.fit_intercept)
+        self.design = self.loss.design(operator)
         self.target = self.design.to_rows(self.y)
 
     def reduced(self):
@@ -145,7 +151,7 @@ class StructuredRegression:
         """
         problem = copy.copy(self)
         problem.operator, expand, compress = self.operator.reduce()
-        problem.design = problem.operator.weighted(self.sample_weight, centre=self.fit_intercept)
+        problem.design = self.loss.design(problem.operator)
         return problem, expand, compress
 
     def with_strength(self, alpha, adaptivity):
@@ -157,9 +163,11 @@ class StructuredRegression:
 
     def intercept(self, coefs):
         """Best intercept for the coefficients, shape (C,); zeros without `fit_intercept`."""
-        if not self.fit_intercept:
-            return np.zeros(self.operator.n_outputs)
-        return np.average(self.y - self.operator.matvec(coefs), axis=0, weights=self.sample_weight)
+        return self.loss.intercept(self.y, self.operator.matvec(coefs))
+
+    def loss_at(self, coefs):
+        """The loss at A B: value, residual and curvature."""
+        return self.loss.at(self.target, self.design.matvec(coefs))
 
     def penalty_value(self, coefs):
         """(α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))."""
@@ -167,7 +175,7 @@ class StructuredRegression:
 
     def objective(self, coefs):
         """Primal objective P(B)."""
-        return self.loss.value(self.target, self.design.matvec(coefs)) + self.penalty_value(coefs)
+        return self.loss_at(coefs).value + self.penalty_value(coefs)
 
     def dual_objective(self, dual):
         """Dual objective D(r), a lower bound on the optimal value; −inf outside the domain."""
@@ -180,7 +188,7 @@ class StructuredRegression:
         ----------
         coefs : list of ndarray
         dual : ndarray of shape (n, C)
-            `best_multiple` makes one of the residual ``y − A B``.
+            `best_multiple` makes one of the `residual`.
 
         Returns
         -------
@@ -199,8 +207,12 @@ class StructuredRegression:
         return Certificate(objective, math.nan, math.nan, self.optimality_residual(coefs, dual), relative)
 
     def residual(self, coefs):
-        """y − A B with weights and centring applied; for the squared loss the dual point that belongs to B."""
-        return self.target - self.design.matvec(coefs)
+        """Minus the gradient of the loss at A B, the dual point that belongs to B; y − A B for least squares."""
+        return self.loss_at(coefs).residual
+
+    def project(self, dual):
+        """A dual point in the domain of the loss's conjugate, made of an array of shape (n, C)."""
+        return self.loss.project(self.target, self.design.project(dual))
 
     def primal_of(self, dual):
         """Coefficients that a dual point inside its domain stands for.
@@ -231,7 +243,7 @@ class StructuredRegression:
         """
         if spectra is None:
             spectra = self._dual_spectra(dual)
-        limit, scaled = 2.0, [2.0 / self.alpha * values for values in spectra]
+        limit, scaled = min(2.0, self.loss.reach(self.target, dual)), [2.0 / self.alpha * values for values in spectra]
         for u, penalty in zip(scaled, self.spectral, strict=True):
             if u.max() > 0.0:
                 limit = min(limit, _INSIDE * penalty.conjugate_domain / u.max())
@@ -262,7 +274,7 @@ class StructuredRegression:
         ----------
         coefs : list of ndarray
         dual : ndarray of shape (n, C), optional
-            r; by default ``y − A B``.
+            r; by default the `residual`.
         """
         pull = self.design.rmatvec(self.residual(coefs) if dual is None else dual)
         miss, size = 0.0, 0.0

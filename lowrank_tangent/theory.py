@@ -104,8 +104,8 @@ class EquivalenceReport:
     parameters_identity : float
         Identity 1, θ = M1 A*(r) M2 / α: relative error.
     kernel_identity : float
-        Identity 1, kernel ridge with the adapted kernel predicts the same: largest difference, relative to the largest
-        target.
+        Identity 1, kernel ridge with the adapted kernel predicts the same (for other losses, K r / α does): largest
+        difference, relative to the largest target.
     objective_identity : float
         Identity 2, ‖θ‖² + Σ ω1(M1) + Σ ω2(M2) = Σ ω̃(σ(B)): relative error.
     alignment_identity : float
@@ -139,7 +139,7 @@ class EquivalenceReport:
             ("constraint violation", f"{self.constraint_violation:.1e}"),
             ("largest difference of predictions", f"{self.prediction_difference:.1e}"),
             ("identity 1: θ = M1 A*(r) M2 / α", f"{self.parameters_identity:.1e}"),
-            ("            kernel ridge with adapted kernel", f"{self.kernel_identity:.1e}"),
+            ("            predictions of adapted kernel", f"{self.kernel_identity:.1e}"),
             ("identity 2: equal penalties", f"{self.objective_identity:.1e}"),
             ("identity 3: K = K0 + c f fᵀ", f"{self.alignment_identity:.1e}"),
         ]
@@ -246,10 +246,10 @@ def _identities(problem, solution, prediction, size):
     )
 
     kernel, flat = adaptation.kernel(design), problem.target.reshape(-1)
-    if problem.loss.is_constraint:
-        weights = dual.reshape(-1) / alpha
-    else:
+    if problem.loss.name == "squared":
         weights = np.linalg.solve(kernel + alpha * np.eye(len(kernel)), flat)
+    else:
+        weights = dual.reshape(-1) / alpha
     ridge = (kernel @ weights).reshape(prediction.shape)
     return {
         "parameters_identity": float(missed),

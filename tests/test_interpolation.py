@@ -24,6 +24,7 @@ def test_value_of_the_equality_constrained_semidefinite_program(rng, penalty, ou
     extra = {"sample_weight": np.append(rng.uniform(0.5, 1.0, 9), 0.0), "fit_intercept": True} if weighted else {}
     problem = interpolation(rng, penalty, outputs, C, **extra)
     reference = solve(problem, "cvxpy")
+    assert reference.dual_gap <= 1e-5
     solution = solve(problem, tol=1e-8)
     assert solution.method == "newton"
     assert solution.converged

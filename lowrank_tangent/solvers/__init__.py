@@ -30,30 +30,39 @@ class Solver:
 
     Attributes
     ----------
-    run : callable
-        Called with (problem, monitor, max_iter, warm_start); returns (coefs, dual, message).
     max_iter : int
         Default iteration limit.
     needs : frozenset of {"convex", "smooth", "fixed"}
         What the penalty has to be.
-    interpolation : callable or None
-        Like `run`, for ``loss="interpolation"``.
+    squared, multinomial, interpolation : callable or None
+        What solves the problem with that loss: called with (problem, monitor, max_iter, warm_start), returns
+        (coefs, dual, message). None where nothing does.
     """
 
-    run: Callable
     max_iter: int
     needs: frozenset = frozenset()
+    squared: Callable | None = None
+    multinomial: Callable | None = None
     interpolation: Callable | None = None
 
 
 #: Every solver by name.
 SOLVERS = {
-    "newton": Solver(solve_newton, 200, frozenset({"convex", "smooth"}), by_multipliers(solve_newton)),
-    "reweighted": Solver(solve_reweighted, 500, frozenset({"smooth"}), by_multipliers(solve_reweighted)),
-    "proximal": Solver(solve_proximal, 20_000),
-    "bilinear": Solver(solve_bilinear, 20_000, frozenset(), interpolate_bilinear),
-    "cvxpy": Solver(solve_cvxpy, 200, frozenset({"convex"}), solve_cvxpy),
-    "ridge": Solver(solve_ridge, 1, frozenset({"fixed"}), solve_ridge),
+    "newton": Solver(
+        200,
+        frozenset({"convex", "smooth"}),
+        squared=solve_newton,
+        interpolation=by_multipliers(solve_newton),
+    ),
+    "reweighted": Solver(
+        500, frozenset({"smooth"}), squared=solve_reweighted, interpolation=by_multipliers(solve_reweighted)
+    ),
+    "proximal": Solver(20_000, squared=solve_proximal, multinomial=solve_proximal),
+    "bilinear": Solver(20_000, squared=solve_bilinear, multinomial=solve_bilinear, interpolation=interpolate_bilinear),
+    "cvxpy": Solver(
+        200, frozenset({"convex"}), squared=solve_cvxpy, multinomial=solve_cvxpy, interpolation=solve_cvxpy
+    ),
+    "ridge": Solver(1, frozenset({"fixed"}), squared=solve_ridge, interpolation=solve_ridge),
 }
 
 #: Share of the memory that the kernel of the closed form may take before `auto` iterates instead.
@@ -86,7 +95,8 @@ def solve(
         - "bilinear": the joint problem over parameters and transforms by L-BFGS, as a witness.
         - "ridge": closed form for ``adaptivity=0``.
         - "auto": "ridge" where it applies and its kernel is small against the memory, "newton" for convex penalties,
-          "reweighted" for others, "proximal" for those that do not stretch (nuclear, Schatten).
+          "reweighted" for others, "proximal" for those that do not stretch (nuclear, Schatten) and for
+          ``loss="multinomial"``, which takes "proximal", "cvxpy" or "bilinear".
     tol : float > 0, default=1e-6
         Relative duality gap at which to stop; for a penalty that is not convex, residual of stationarity.
     max_iter : int ≥ 0, optional
@@ -201,7 +211,7 @@ def _solve_from(start, problem, run, max_iter, monitor):
 
 
 def _choose(problem):
-    if not problem.spectral.is_smooth:
+    if not problem.spectral.is_smooth or not _solves("newton", problem.loss):
         return "proximal"
     if not problem.spectral.is_fixed:
         return "newton" if problem.spectral.is_convex else "reweighted"
@@ -221,15 +231,16 @@ def _capable(method, problem):
         raise ValueError(f"method={method!r} needs a penalty that only stretches; {penalty!r} takes method='proximal'.")
     if "convex" in solver.needs and not problem.spectral.is_convex:
         raise ValueError(f"method={method!r} needs a convex penalty; {penalty!r} takes method='reweighted'.")
-    if not problem.loss.is_constraint:
-        return solver.run, solver.max_iter
-    if solver.interpolation is None:
-        raise ValueError(f"method={method!r} cannot solve loss='interpolation'; {_interpolators()}.")
-    return solver.interpolation, solver.max_iter
+    run = _solves(method, problem.loss)
+    if run is None:
+        able = sorted(name for name in SOLVERS if _solves(name, problem.loss))
+        raise ValueError(f"method={method!r} cannot solve loss={problem.loss.name!r}; use one of {able}.")
+    return run, solver.max_iter
 
 
-def _interpolators():
-    return "use one of " + str(sorted(name for name, solver in SOLVERS.items() if solver.interpolation))
+def _solves(method, loss):
+    """What solves problems with this loss, or None."""
+    return getattr(SOLVERS[method], loss.name)
 
 
 def _check_count(value, name, least):
@@ -247,7 +258,7 @@ def _starting_point(warm_start, problem, compress):
             f"warm_start must be a Solution or a finite dual point of shape {problem.target.shape}; "
             f"got shape {dual.shape}."
         )
-    dual = problem.design.project(dual)
+    dual = problem.project(dual)
     if problem.spectral.is_convex:
         dual, _ = problem.best_multiple(dual)
     coefs = warm_start.coefs if known else problem.primal_of(dual)

@@ -128,10 +128,7 @@ class JointProblem:
 
     def objective(self, variables):
         """Value of the joint problem; without the loss where that is a constraint."""
-        value = self._value_and_gradient(variables, 0.0)[0]
-        if self.problem.loss.is_constraint:
-            value -= 0.5 * np.sum(self.problem.residual(self.coefs(variables)) ** 2)
-        return float(value)
+        return float(self._value_and_gradient(variables, 0.0)[0])
 
     def minimise(self, start, max_iter, check=None):
         """A local minimum by L-BFGS.
@@ -190,10 +187,9 @@ class JointProblem:
 
     def _value_and_gradient(self, variables, rounding):
         design, alpha = self.problem.design, self.problem.alpha
-        residual = self.problem.residual(self.coefs(variables))
-        value = 0.5 * np.sum(residual**2)
-        gradients = []
-        layers = zip(variables, design.rmatvec(residual), self._sides, self.problem.spectral, strict=True)
+        loss = self.problem.loss_at(self.coefs(variables))
+        value, gradients = loss.value, []
+        layers = zip(variables, design.rmatvec(loss.residual), self._sides, self.problem.spectral, strict=True)
         for (theta, m1, m2), pull, sides, layer in layers:
             value += 0.5 * alpha * np.sum(theta**2)
             triple = [alpha * theta - m1.T @ pull @ m2.T, -pull @ (theta @ m2).T, -(m1 @ theta).T @ pull]

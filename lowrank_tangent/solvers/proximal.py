@@ -32,7 +32,7 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
     -------
     coefs, dual, message
     """
-    design, target, convex = problem.design, problem.target, problem.spectral.is_convex
+    design, target, loss, convex = problem.design, problem.target, problem.loss, problem.spectral.is_convex
     if warm_start is not None:
         coefs = warm_start[0]
     elif convex:
@@ -42,11 +42,11 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
         coefs = ridge_start(problem)
     prediction = design.matvec(coefs)
     ahead, ahead_prediction, momentum = coefs, prediction, 1.0
-    lipschitz = _largest_curvature_guess(design)
+    lipschitz = _largest_curvature_guess(design, loss.at(target, prediction))
     best, lowest = None, np.inf
     for iteration in range(max_iter + 1):
         if iteration % _CHECK_EVERY == 0 or iteration == max_iter:
-            dual = target - prediction
+            dual = loss.at(target, prediction).residual
             if convex:
                 dual, dual_objective = problem.best_multiple(dual)
                 certificate = Certificate.of(problem.objective(coefs), dual_objective)
@@ -60,7 +60,8 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
             if iteration == max_iter:
                 message = f"max_iter={max_iter} reached"
                 break
-        pull = design.rmatvec(target - ahead_prediction)
+        here = loss.at(target, ahead_prediction)
+        pull = design.rmatvec(here.residual)
         lipschitz *= _RELAX
         while True:
             weight = 0.5 * problem.alpha / lipschitz
@@ -70,14 +71,12 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
             ]
             new_prediction = design.matvec(new)
             travelled = sum(np.sum((b - a) ** 2) for b, a in zip(new, ahead, strict=True))
-            # For the squared loss the model's error is exactly half of this curvature.
-            curvature = np.sum((new_prediction - ahead_prediction) ** 2)
-            if curvature <= lipschitz * travelled * (1 + 8 * _EPS) or travelled == 0.0:
+            if here.divergence(new_prediction) <= 0.5 * lipschitz * travelled * (1 + 8 * _EPS) or travelled == 0.0:
                 break
             lipschitz *= _GROW
         if not convex:
             # Momentum may climb where there is no convexity; without it a step never does.
-            objective = problem.loss.value(target, new_prediction) + problem.penalty_value(new)
+            objective = loss.at(target, new_prediction).value + problem.penalty_value(new)
             if objective > lowest and momentum > 1.0:
                 ahead, ahead_prediction, momentum = coefs, prediction, 1.0
                 continue
@@ -93,15 +92,15 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
     return coefs, dual, message
 
 
-def _largest_curvature_guess(design):
-    """A lower estimate of the largest eigenvalue of A*A by a few power iterations; backtracking does the rest."""
+def _largest_curvature_guess(design, here):
+    """A lower estimate of the largest eigenvalue of A* S Sᵀ A by a few power iterations; backtracking does the rest."""
     vector = design.project(np.random.default_rng(0).standard_normal((design.n_samples, design.n_outputs)))
     estimate = 0.0
     for _ in range(5):
         size = np.linalg.norm(vector)
         if size == 0.0:
             break
-        image = design.matvec(design.rmatvec(vector / size))
+        image = here.adjoint(design.matvec(design.rmatvec(here.multiply(vector / size))))
         estimate, vector = np.linalg.norm(image), image
     return max(estimate, np.finfo(float).tiny)
 

@@ -6,6 +6,8 @@ Written from the definition of the stretched problem, without the package's pena
     Ω(S) = tr S − 2 tr S^{1/2} + p    for ω(z) = (z − 1)²,       tr S^{1/2} = max tr X : [[S, X], [X, I]] ⪰ 0
     Ω(S) = tr S − log det S − p       for KL.
 
+The cross-entropy is written with exponential cones, the intercept as a variable of its own.
+
 Small problems only: interior-point methods need minutes where p or n reach a few hundred.
 """
 
@@ -39,7 +41,7 @@ def solve_cvxpy(problem, monitor, max_iter, warm_start):
         raise ImportError("method='cvxpy' needs cvxpy: pip install cvxpy.") from error
     design, alpha = problem.design, problem.alpha
     coefs = [cp.Variable(shape) for shape in design.coef_shapes]
-    residual = problem.target - _prediction(cp, design, coefs)
+    prediction = _prediction(cp, design, coefs)
     penalties, constraints = [], []
     for coef, layer in zip(coefs, problem.spectral, strict=True):
         value, extra = _penalty(cp, coef, layer.penalty, layer.adaptivity)
@@ -48,9 +50,11 @@ def solve_cvxpy(problem, monitor, max_iter, warm_start):
     objective = 0.5 * alpha * sum(penalties)
     if problem.loss.is_constraint:
         check_rank(problem)
-        constraints.append(residual == 0)
+        constraints.append(problem.target - prediction == 0)
+    elif problem.loss.name == "multinomial":
+        objective = objective + _cross_entropy(cp, problem, prediction)
     else:
-        objective = objective + 0.5 * cp.sum_squares(residual)
+        objective = objective + 0.5 * cp.sum_squares(problem.target - prediction)
     program = cp.Problem(cp.Minimize(objective), constraints)
     try:
         program.solve(solver=cp.CLARABEL, max_iter=max_iter)
@@ -60,7 +64,7 @@ def solve_cvxpy(problem, monitor, max_iter, warm_start):
         raise RuntimeError(f"cvxpy returned the status {program.status!r} and no solution. {_ADVICE}")
     values = [np.asarray(coef.value) for coef in coefs]
     dual = constraints[-1].dual_value if problem.loss.is_constraint else problem.residual(values)
-    dual, _ = problem.best_multiple(problem.design.project(dual))
+    dual, _ = problem.best_multiple(problem.project(dual))
     monitor.record(program.solver_stats.num_iters or 0, problem.certificate(values, dual))
     return values, dual, f"cvxpy status {program.status}"
 
@@ -82,6 +86,15 @@ def _prediction(cp, design, coefs):
             column = column + np.kron(np.eye(n), np.ones((1, T))) @ products
         columns.append(cp.reshape(column, (design.n_samples, 1), order="C"))
     return design.to_rows(np.eye(design.n_samples)) @ cp.hstack(columns)
+
+
+def _cross_entropy(cp, problem, prediction):
+    """Weighted cross-entropy of logits; one column holds the logits of the second of two classes."""
+    n, C = prediction.shape
+    weights = np.ones(n) if problem.sample_weight is None else problem.sample_weight
+    logits = prediction + np.ones((n, 1)) @ cp.Variable((1, C)) if problem.fit_intercept else prediction
+    normaliser = cp.sum(cp.logistic(logits), axis=1) if C == 1 else cp.log_sum_exp(logits, axis=1)
+    return weights @ (normaliser - cp.sum(cp.multiply(problem.y, logits), axis=1))
 
 
 def _penalty(cp, coef, penalty, adaptivity):
