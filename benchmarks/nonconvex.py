@@ -18,13 +18,13 @@ after --limit seconds. Problems: one hidden layer of ReLU units, y a product of 
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 import warnings
 from types import SimpleNamespace
 
 import numpy as np
 
+from _common import Log
 from lowrank_tangent import StructuredRegression, TangentFeatures, adapt, solve
 from lowrank_tangent.datasets import make_product
 from lowrank_tangent.networks import MLP
@@ -142,7 +142,7 @@ def main():
     parser.add_argument("--limit", type=float, default=20.0, help="seconds a run (default 20)")
     parser.add_argument("--csv", default="nonconvex.csv", help="file for the figures")
     options = parser.parse_args()
-    rows = []
+    log = Log(options.csv)
     for label, penalty in PENALTIES.items():
         for name in SCHEMES:  # compiled before the clock starts
             run(name, make_problem(penalty, 99), 0.5)
@@ -154,7 +154,7 @@ def main():
                     warnings.simplefilter("ignore")
                     coefs, iterations = run(name, problem, options.limit)
                 seconds = time.perf_counter() - start
-                rows.append(
+                log.append(
                     {
                         "penalty": label,
                         "seed": seed,
@@ -165,11 +165,7 @@ def main():
                         "stationarity": problem.optimality_residual(coefs),
                     }
                 )
-    with open(options.csv, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    print_table(rows)
+    print_table(log.rows)
 
 
 def print_table(rows):

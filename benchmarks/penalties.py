@@ -10,12 +10,12 @@ minimum, and the last column says for how many values it is worse than the map b
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from _common import median_seconds
 from lowrank_tangent.penalties import (
     CustomPenalty,
     JointPenalty,
@@ -47,12 +47,7 @@ FEW, WORSE = 200, 1e-6
 def nanoseconds(function, size, repeats):
     """Median nanoseconds a value."""
     function()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds) / size * 1e9
+    return median_seconds(function, repeats)[0] / size * 1e9
 
 
 def reference(penalty, s, tau):

@@ -1,0 +1,243 @@
+"""Every benchmark answers --help, and those that others compare themselves by run from end to end at tiny sizes."""
+
+import csv
+import importlib
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.preprocessing import LabelBinarizer
+
+from lowrank_tangent import AdaptiveTangentClassifier, TangentRidgeClassifier
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+NAMES = sorted(path.stem for path in BENCHMARKS.glob("[a-z]*.py"))
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """A benchmark as a module."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module
+
+
+@pytest.fixture
+def run(load, monkeypatch, tmp_path):
+    """Run a benchmark in this process: the rows of its CSV file and the picture it drew."""
+    pytest.importorskip("matplotlib")
+
+    def run(name, *arguments):
+        table, picture = tmp_path / f"{name}.csv", tmp_path / f"{name}.png"
+        outputs = ["--csv", str(table), "--plot", str(picture)]
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments), *outputs])
+        load(name).main()
+        with table.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file)), picture
+
+    return run
+
+
+def tables_in(printed):
+    """Cells of the lines of markdown tables, without their rules."""
+    lines = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
+    return {line[0]: line[1:] for line in lines}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_says_what_it_does(load, name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit) as leaving:
+        load(name).main()
+    printed = capsys.readouterr().out
+    assert leaving.value.code == 0
+    assert f"usage: {name}.py" in printed
+    assert len(printed.splitlines()) > 5
+
+
+def test_every_benchmark_has_its_section():
+    text = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    assert [name for name in NAMES if f"benchmarks/{name}.py" not in text] == []
+
+
+def test_ridge_ntk_is_kernel_ridge(load):
+    problem = load("growth").make_problem(load("growth").Point(40, 3, 8, 2))
+    kernel = problem.operator.mean_gram()
+    expected = KernelRidge(alpha=problem.alpha, kernel="precomputed").fit(kernel, problem.y).predict(kernel)
+    np.testing.assert_allclose(load("_common").ridge_ntk(problem), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("solver", ["proximal", "pyproximal", "copt", "clarabel", "scs"])
+def test_solvers_agree_within_their_gaps(run, solver, capsys):
+    if solver != "proximal":
+        pytest.importorskip(solver)
+    # First-order methods take thousands of steps to the gap at which the others are compared.
+    tol = 1e-6 if solver in ("clarabel", "scs") else 1e-4
+    arguments = ["--sizes", "24,5,6", "30,6,4", "--factors", "unit", "--repeats", 1, "--tol", tol]
+    rows, picture = run("solvers", *arguments, "--solvers", "newton", solver)
+    assert len(rows) == 2 * 2 * 3
+    for penalty, n in (("power", "24"), ("power", "30"), ("kl", "24"), ("kl", "30")):
+        here = {row["solver"]: row for row in rows if (row["penalty"], row["n"]) == (penalty, n)}
+        assert list(here) == ["ridge NTK", "newton", solver]
+        assert all(float(row["dual_gap"]) <= tol for row in here.values())
+        objectives = [float(here[name]["objective"]) for name in ("newton", solver)]
+        assert objectives[1] == pytest.approx(objectives[0], rel=tol)
+    assert re.search(r"\| \(24, 5, 6\) \| .*×\) \|", capsys.readouterr().out)
+    assert picture.stat().st_size > 10_000
+
+
+def test_solvers_that_are_too_slow_are_left_out_at_larger_sizes(run, capsys):
+    arguments = ["--sizes", "24,5,6", "30,6,4", "--factors", "unit", "--penalties", "kl", "--repeats", 1]
+    rows, _ = run("solvers", *arguments, "--limit", 1e-9, "--solvers", "newton", "proximal")
+    assert [(row["n"], row["solver"]) for row in rows] == [
+        ("24", "ridge NTK"),
+        ("24", "newton"),
+        ("24", "proximal"),
+        ("30", "ridge NTK"),
+    ]
+    printed = tables_in(capsys.readouterr().out)
+    assert "> 0, gap" in printed["(24, 5, 6)"][-1]
+    assert printed["(30, 6, 4)"][-1] == "-"
+
+
+def test_solvers_that_are_not_installed_are_named(load, monkeypatch, capsys):
+    parse_arguments = load("solvers").parse_arguments
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("copt", "matplotlib") else True)
+    for arguments, message in (
+        (["--solvers", "newton", "copt"], "not installed: copt; pip install copt"),
+        (["--plot", "solvers.png"], "pictures need matplotlib"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["solvers.py", *arguments])
+        with pytest.raises(SystemExit):
+            parse_arguments()
+        assert message in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["solvers.py"])
+    assert "copt" not in parse_arguments().solvers
+    assert "left out, as not installed: copt" in capsys.readouterr().out
+
+
+def test_growth_measures_every_point_once(run, load, capsys):
+    rows, picture = run("growth", "--shrink", 50, "--repeats", 1)
+    strengths = load("growth").STRENGTHS
+    points = {(row["n"], row["d"], row["width"], row["C"]) for row in rows}
+    assert len(rows) == len(points) * (1 + len(strengths))
+    assert ("200", "2", "10", "1") in points
+    assert all(float(row["dual_gap"]) <= 1e-6 for row in rows)
+    printed = tables_in(capsys.readouterr().out)
+    assert len(printed["n"]) == 1 + len(strengths)
+    assert "×)" in printed["(40, 2, 10, 10)"][-1]
+    assert picture.stat().st_size > 10_000
+
+
+def test_exponents_are_those_of_the_larger_half(load):
+    sizes = [10, 20, 40, 80, 160]
+    seconds = [7.0, 7.0, *(1e-3 * size**1.7 for size in sizes[2:])]
+    assert load("growth").exponent(sizes, seconds) == pytest.approx(1.7)
+    assert np.isnan(load("growth").exponent([10], [1.0]))
+
+
+@pytest.fixture
+def small_grids(load, monkeypatch):
+    """The error curves with few hyper-parameters to choose from."""
+    module = load("error_curves")
+    monkeypatch.setattr(module, "ALPHAS", np.array([1.0, 1e-2]))
+    monkeypatch.setattr(module, "GRIDS", {"ridge NTK": (0.0,), "adaptive": (0.1, 10.0)})
+    return module
+
+
+def test_error_curves_go_on_where_they_ended(small_grids, run, tmp_path, capsys):
+    arguments = ["error_curves", "--data", "digits", "--sizes", 80, "--width", 8]
+    first, _ = run(*arguments, "--seeds", 1)
+    assert [(row["n"], row["model"]) for row in first] == [("80", "ridge NTK"), ("80", "adaptive")]
+    assert all(0.05 < float(row["error"]) < 0.9 and float(row["dual_gap"]) <= 1e-6 for row in first)
+    assert {row["n_test"] for row in first} == {"597"}
+    file = tmp_path / "error_curves.csv"
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(lines[:-1]), encoding="utf-8")
+    capsys.readouterr()
+    rows, picture = run(*arguments, "--seeds", 2)
+    # The row that was lost is measured again, to the same error; the other stays as it was.
+    assert rows[0] == first[0]
+    assert {**rows[1], "seconds": ""} == {**first[1], "seconds": ""}
+    assert len(rows) == 4
+    printed = tables_in(capsys.readouterr().out)
+    errors = [float(row["error"]) for row in rows if row["model"] == "adaptive"]
+    assert printed["80"][1].startswith(f"{np.mean(errors):.4f} ±")
+    assert picture.stat().st_size > 10_000
+
+
+def test_error_curves_refuse_a_file_of_another_kind(small_grids, run, tmp_path):
+    file = tmp_path / "error_curves.csv"
+    file.write_text("data,n,seed,model,width,alpha,adaptivity\ndigits,60,0,ridge NTK,9,1,0\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="comes from another version of this benchmark"):
+        run("error_curves", "--data", "digits", "--sizes", 60, "--seeds", 1, "--width", 8)
+
+
+@pytest.mark.parametrize("model", ["ridge NTK", "adaptive"])
+def test_hyper_parameters_are_those_of_a_grid_search(small_grids, model):
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:80] / 16.0, y[:80]
+
+    def score(estimator, X, y):
+        targets = LabelBinarizer(neg_label=-1).fit(np.arange(10)).transform(y)
+        return -np.sum((estimator.decision_function(X) - targets) ** 2)
+
+    folds = StratifiedKFold(3, shuffle=True, random_state=5)
+    grid = {"alpha": small_grids.ALPHAS}
+    if model == "ridge NTK":
+        estimator = TangentRidgeClassifier((8,), random_state=5)
+    else:
+        estimator, grid["adaptivity"] = AdaptiveTangentClassifier((8,), random_state=5), small_grids.GRIDS[model]
+    best = GridSearchCV(estimator, grid, scoring=score, cv=folds, refit=False).fit(X, y).best_params_
+    alpha, adaptivity = small_grids.cross_validate(X, y, small_grids.GRIDS[model], 8, 5)
+    assert (alpha, adaptivity) == (best["alpha"], best.get("adaptivity", 0.0))
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_a_slower_version_is_found(run, load, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "repository"
+    shutil.copytree(ROOT / "lowrank_tangent", folder / "lowrank_tangent", ignore=shutil.ignore_patterns("__pycache__"))
+    git(folder, "init", "--quiet")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "--message", "as it is")
+    with (folder / "lowrank_tangent" / "__init__.py").open("a", encoding="utf-8") as file:
+        file.write("import time\nfast = solve\ndef solve(*args):\n    time.sleep(0.5)\n    return fast(*args)\n")
+    monkeypatch.chdir(folder)
+    arguments = ["--pairs", 1, "--repeats", 1, "--cases", "ridge"]
+    with pytest.raises(SystemExit, match=r"slower by more than 1\.5: ridge"):
+        run("compare", "HEAD", folder, *arguments, "--fail-above", 1.5)
+    printed = tables_in(capsys.readouterr().out)["ridge"]
+    assert float(printed[2]) > 1.5
+    assert printed[-1] == "+0e+00"
+    with (tmp_path / "compare.csv").open(newline="", encoding="utf-8") as file:
+        assert [(row["version"], row["converged"]) for row in csv.DictReader(file)] == [("A", "True"), ("B", "True")]
+    assert (tmp_path / "compare.png").stat().st_size > 5_000
+    trees = subprocess.run(["git", "worktree", "list"], cwd=folder, capture_output=True, text=True, check=True).stdout
+    assert len(trees.splitlines()) == 1
+    with pytest.raises(SystemExit, match="neither a folder with lowrank_tangent/ in it nor a revision"):
+        run("compare", "HEAD", "no-such-revision", *arguments)
+
+
+def test_intervals_of_ratios(load):
+    def run_of(ratios):
+        return {"A": [{"seconds": 2.0}] * len(ratios), "B": [{"seconds": 2.0 * ratio} for ratio in ratios]}
+
+    ratios_of = load("compare").ratios_of
+    assert ratios_of(run_of([1.0, 3.0])) == (2.0, 1.0, 3.0)
+    assert ratios_of(run_of([1.1, 1.2, 0.9, 1.0, 1.3, 1.4])) == pytest.approx((1.15, 0.9, 1.4))
+    # Of twenty the sign test leaves out five on either side: P(Binomial(20, 1/2) ≤ 5) = 0.021.
+    ratios = np.random.default_rng(0).permutation(np.linspace(1.0, 2.9, 20))
+    assert ratios_of(run_of(ratios)) == pytest.approx((1.95, 1.5, 2.4))
