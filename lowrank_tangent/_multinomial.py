@@ -45,6 +45,7 @@ class Multinomial:
 
     name = "multinomial"
     is_constraint = False
+    is_quadratic = False
 
     def __init__(self, sample_weight=None, fit_intercept=False):
         self.sample_weight, self.fit_intercept = sample_weight, fit_intercept
@@ -163,16 +164,16 @@ class _MultinomialAt:
         Intercepts of all classes, determined up to a constant; 0 without an intercept.
     """
 
-    def __init__(self, loss, target, prediction, start=None):
+    def __init__(self, loss, target, prediction):
         self._loss, self._target, self._n_columns = loss, target, target.shape[1]
         self._y, logits = _all_probabilities(target), _all_logits(prediction)
         self._weights = loss._weights(target)
-        self.bias = self._best_bias(logits, start) if loss.fit_intercept else np.zeros(logits.shape[1])
+        self.bias = self._best_bias(logits) if loss.fit_intercept else np.zeros(logits.shape[1])
         self._softmax = Softmax(logits + self.bias)
 
-    def _best_bias(self, logits, start):
+    def _best_bias(self, logits):
         counted = self._weights > 0.0
-        return balancing_intercept(logits[counted], self._y[counted], self._weights[counted], start)
+        return balancing_intercept(logits[counted], self._y[counted], self._weights[counted])
 
     @property
     def value(self):
@@ -185,11 +186,19 @@ class _MultinomialAt:
         residual = self._weights[:, None] * self._softmax.below(self._y)
         return self._loss.project(self._target, residual[:, -self._n_columns :])
 
-    def divergence(self, prediction):
-        """What the loss of another prediction exceeds the tangent here by."""
-        other = _MultinomialAt(self._loss, self._target, prediction, self.bias)
+    def divergence(self, other):
+        """What the loss at another prediction exceeds the tangent here by."""
         # Differences of logarithms are those of logits up to a number a sample, which changes nothing.
         return self._weights @ self._softmax.divergence(other._softmax.log - self._softmax.log)
+
+    def lead(self, dual):
+        """A dual point r' and x with ``r' = r − S x``: r itself, as the inverse of S may be anything."""
+        return self.residual, np.zeros_like(self.residual)
+
+    @property
+    def mean_curvature(self):
+        """Mean over outputs of the diagonal of S Sᵀ without an intercept, w p (1 − p); shape (n,)."""
+        return np.mean(self._scales**2 * (1.0 - self._roots**2), axis=1)
 
     def multiply(self, values):
         """S times values of shape (n, C), with the Hessian S Sᵀ."""

@@ -69,7 +69,7 @@ def _exponential_excess(x):
     return np.where(np.abs(x) < _SMALL, series, np.expm1(x) - x)
 
 
-def balancing_intercept(logits, target, weights, start=None):
+def balancing_intercept(logits, target, weights):
     """Intercept b with ``Σ_i w_i softmax(f_i + b) = Σ_i w_i y_i``, the minimiser of the weighted cross-entropy.
 
     Parameters
@@ -78,16 +78,12 @@ def balancing_intercept(logits, target, weights, start=None):
         f and y, the distributions; every class must have a positive total.
     weights : ndarray of shape (n,)
         w > 0.
-    start : ndarray of shape (K,), optional
-        Intercept for nearby logits.
 
     Returns
     -------
     ndarray of shape (K,)
         Determined up to a constant.
     """
-    if start is not None:
-        return _balance(logits, target, weights, start, _BALANCED)
     spread = np.ptp(logits, axis=1).max()
     bias = np.zeros(logits.shape[1])
     for doublings in range(math.ceil(math.log2(max(spread / _GENTLE, 1.0))), 0, -1):

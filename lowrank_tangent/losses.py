@@ -30,6 +30,7 @@ class Squared:
 
     name = "squared"
     is_constraint = False
+    is_quadratic = True
 
     def __init__(self, sample_weight=None, fit_intercept=False):
         self.sample_weight, self.fit_intercept = sample_weight, fit_intercept
@@ -108,9 +109,18 @@ class _SquaredAt:
         """½‖y − f‖²."""
         return 0.5 * np.sum(self.residual**2)
 
-    def divergence(self, prediction):
-        """What the loss of another prediction exceeds the tangent here by."""
-        return 0.5 * np.sum((prediction - self._prediction) ** 2)
+    def divergence(self, other):
+        """What the loss at another prediction exceeds the tangent here by."""
+        return 0.5 * np.sum((other._prediction - self._prediction) ** 2)
+
+    def lead(self, dual):
+        """A dual point r' near the given one and x with ``r' = r − S x``."""
+        return dual, self.residual - dual
+
+    @property
+    def mean_curvature(self):
+        """Mean over outputs of the diagonal of S Sᵀ, shape (n,) or a number."""
+        return 1.0
 
     def multiply(self, values):
         """S times values of shape (n, C), with the Hessian S Sᵀ: the identity."""

@@ -52,6 +52,7 @@ SOLVERS = {
         200,
         frozenset({"convex", "smooth"}),
         squared=solve_newton,
+        multinomial=solve_newton,
         interpolation=by_multipliers(solve_newton),
     ),
     "reweighted": Solver(
@@ -95,8 +96,8 @@ def solve(
         - "bilinear": the joint problem over parameters and transforms by L-BFGS, as a witness.
         - "ridge": closed form for ``adaptivity=0``.
         - "auto": "ridge" where it applies and its kernel is small against the memory, "newton" for convex penalties,
-          "reweighted" for others, "proximal" for those that do not stretch (nuclear, Schatten) and for
-          ``loss="multinomial"``, which takes "proximal", "cvxpy" or "bilinear".
+          "reweighted" for others, "proximal" for those that do not stretch (nuclear, Schatten) and for other than
+          convex ones with ``loss="multinomial"``, which "reweighted" and "ridge" do not solve.
     tol : float > 0, default=1e-6
         Relative duality gap at which to stop; for a penalty that is not convex, residual of stationarity.
     max_iter : int ≥ 0, optional
@@ -211,10 +212,12 @@ def _solve_from(start, problem, run, max_iter, monitor):
 
 
 def _choose(problem):
-    if not problem.spectral.is_smooth or not _solves("newton", problem.loss):
+    if not problem.spectral.is_smooth:
         return "proximal"
-    if not problem.spectral.is_fixed:
-        return "newton" if problem.spectral.is_convex else "reweighted"
+    if not problem.spectral.is_convex:
+        return "reweighted" if _solves("reweighted", problem.loss) else "proximal"
+    if not problem.spectral.is_fixed or not _solves("ridge", problem.loss):
+        return "newton"
     design = problem.design
     rows = design.n_samples * (1 if design.outputs == "shared" else design.n_outputs)
     return "ridge" if 8.0 * rows**2 <= _KERNEL_SHARE * physical_memory() else "newton"

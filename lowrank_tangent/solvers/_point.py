@@ -22,7 +22,7 @@ import numpy as np
 from ..penalties import LayeredPenalty, divided_differences
 from ..transforms import LowRankTransform
 
-#: Share of the target and of the last residual, squared, below which a residual is small.
+#: Share of A B, squared, below which a residual is small.
 _SMALL_RESIDUAL = 1e-8
 
 
@@ -39,27 +39,27 @@ def gram_singular_values(matrix):
 
 @dataclass(frozen=True)
 class PrimalPoint:
-    """Coefficients B and their residual r = y − A B, with what gradient and Hessian products need of them."""
+    """Coefficients B, the loss at A B, and what gradient and Hessian products need of them."""
 
     problem: object
     spectral: LayeredPenalty
     coefs: list
-    known_residual: np.ndarray | None = None
+    known_prediction: np.ndarray | None = None
 
     def with_penalty(self, spectral):
         """The same point for another adaptivity."""
         if spectral is self.spectral:
             return self
-        return PrimalPoint(self.problem, spectral, self.coefs, self.residual)
+        return PrimalPoint(self.problem, spectral, self.coefs, self.prediction)
 
     def moved(self, length, change, prediction):
         """The point B + length · dB, with A dB known."""
         coefs = [coef + length * part for coef, part in zip(self.coefs, change, strict=True)]
-        residual = self.residual - length * prediction
-        # Small residuals are computed anew, so that no error builds up in them.
-        if np.sum(residual**2) < _SMALL_RESIDUAL * max(np.sum(self.problem.target**2), np.sum(self.residual**2)):
-            residual = None
-        return PrimalPoint(self.problem, self.spectral, coefs, residual)
+        moved = PrimalPoint(self.problem, self.spectral, coefs, self.prediction + length * prediction)
+        # Where little is left of it, A B is computed anew, so that no error builds up in the residual.
+        if np.sum(moved.residual**2) >= _SMALL_RESIDUAL * np.sum(self.prediction**2):
+            return moved
+        return PrimalPoint(self.problem, self.spectral, coefs)
 
     @functools.cached_property
     def layers(self):
@@ -70,9 +70,19 @@ class PrimalPoint:
         ]
 
     @functools.cached_property
+    def prediction(self):
+        """A B."""
+        return self.problem.design.matvec(self.coefs) if self.known_prediction is None else self.known_prediction
+
+    @functools.cached_property
+    def loss(self):
+        """The loss at A B."""
+        return self.problem.loss.at(self.problem.target, self.prediction)
+
+    @property
     def residual(self):
-        """r."""
-        return self.problem.residual(self.coefs) if self.known_residual is None else self.known_residual
+        """r, minus the gradient of the loss."""
+        return self.loss.residual
 
     @functools.cached_property
     def penalty(self):
@@ -85,7 +95,7 @@ class PrimalPoint:
 
     def objective_for(self, spectral):
         """Primal objective for some adaptivity."""
-        return 0.5 * np.sum(self.residual**2) + self.penalty_for(spectral)
+        return self.loss.value + self.penalty_for(spectral)
 
     def apply_curvature(self, matrices):
         """H times one matrix a layer."""

@@ -39,7 +39,7 @@ class Preconditioner:
         self.problem = problem
         n, C = design.n_samples, design.n_outputs
         exact_cost = _exact_cost(design)
-        self.exact = n * C <= _EXACT_UNKNOWNS and exact_cost <= _EXACT_OPERATIONS
+        self.exact = problem.loss.name == "squared" and n * C <= _EXACT_UNKNOWNS and exact_cost <= _EXACT_OPERATIONS
         self.products = SystemProducts(problem, single=not self.exact)
         width = sum(p + layer.n_outputs * q for layer in design.layers for p, q in [layer.shape])
         if self.exact:
@@ -88,7 +88,10 @@ class Preconditioner:
         return _shifted_factor(_system_kernel(point), self.problem.alpha)
 
     def _kernel(self, point):
-        return _shifted_factor(self.products.kernels.mean(point), self.problem.alpha)
+        kernel, roots = self.products.kernels.mean(point), _roots(point, self.products.design.dtype)
+        kernel *= roots[:, None]
+        kernel *= roots
+        return _shifted_factor(kernel, self.problem.alpha)
 
     def _nystrom(self, point):
         design = self.products.design
@@ -98,7 +101,14 @@ class Preconditioner:
         diagonal = features.diagonal().mean(axis=1)
         if design.row_scale is not None:
             diagonal = diagonal * design.row_scale**2
-        return NystromFactor(features.mean_gram(landmarks), landmarks.mean_gram(), diagonal, self.problem.alpha)
+        roots = _roots(point, design.dtype)
+        columns = features.mean_gram(landmarks) * roots[:, None]
+        return NystromFactor(columns, landmarks.mean_gram(), diagonal * roots**2, self.problem.alpha)
+
+
+def _roots(point, dtype):
+    """Roots of the curvature of the loss, averaged over outputs; shape (n,)."""
+    return np.sqrt(np.broadcast_to(point.loss.mean_curvature, len(point.residual))).astype(dtype)
 
 
 def _exact_cost(design):

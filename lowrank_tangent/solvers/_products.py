@@ -1,4 +1,4 @@
-"""Products with Newton's system I + A W A*, in single precision as long as that serves, by the cheaper of two ways.
+"""Products with A W A*, which Newton's system consists of, by the cheaper of two ways; in single precision at first.
 
 By factors: A* , W and A one after the other, 4·n·p·q·C operations a layer. By kernels, for a layer with one position
 and one output, or outputs that share it: A W A* is, but for the Γ term, the n × n kernel of the features stretched by
@@ -32,7 +32,7 @@ def skinny_cost(n, columns):
 
 
 class SystemProducts:
-    """Products with I + A W A* at points of one problem.
+    """Products with A W A* at points of one problem.
 
     Parameters
     ----------
@@ -104,8 +104,9 @@ class _ProductAt:
         ]
 
     def __call__(self, dual):
-        """(I + A W A*) times an array of shape (n, C)."""
-        out = dual.copy()
+        """A W A* times an array of shape (n, C)."""
+        dual = dual.astype(self._design.dtype, copy=False)
+        out = np.zeros_like(dual)
         if self._rest is not None:
             pull = self._rest.rmatvec(dual)
             out += self._rest.matvec([w(part) for w, part in zip(self._solvers, pull, strict=True)])

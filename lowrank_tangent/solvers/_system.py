@@ -1,4 +1,4 @@
-"""Newton's equation in the dual unknowns, and its solution by conjugate gradients in mixed precision.
+"""Newton's equation in unknowns of the dual's size, and its solution by conjugate gradients in mixed precision.
 
 Most products are in single precision: conjugate gradients improve the solution by what they can, the error of the
 result is computed in double precision, and so on (iterative refinement). Where that stalls, everything goes on in
@@ -19,13 +19,17 @@ _STALLED = 0.25
 
 
 class NewtonSystem:
-    """Newton's equation at a point, and an approximate solution r' with all that follows from it.
+    """Newton's equation at a point, and an approximate solution with all that follows from it.
+
+    With the Hessian S Sᵀ of the loss, r' = r − S x and dB = W (A* r' − G), the equation is ``x = Sᵀ A dB``.
 
     Parameters
     ----------
     point : PrimalPoint
     dual : ndarray of shape (n, C)
         r'.
+    unknown : ndarray of shape (n, C)
+        x.
     pull : list of ndarray
         A* r'.
     design : TangentOperator
@@ -38,28 +42,35 @@ class NewtonSystem:
     prediction : ndarray of shape (n, C)
         A dB.
     residual : ndarray of shape (n, C)
-        r − r' − A dB, what r' misses of the equation.
+        x − Sᵀ A dB, what x misses of the equation.
     error : float
         Its square, which is that of dB in the energy norm of the primal.
     """
 
-    def __init__(self, point, dual, pull, design):
-        self.point, self.dual, self.pull = point, dual, pull
+    def __init__(self, point, dual, unknown, pull, design):
+        self.point, self.dual, self.unknown, self.pull = point, dual, unknown, pull
         self.mismatch = [a - layer.gradient for a, layer in zip(pull, point.layers, strict=True)]
         self.change = point.solve_curvature(self.mismatch)
         self.prediction = design.matvec(self.change)
-        self.residual = point.residual - dual - self.prediction
+        self.residual = unknown - point.loss.adjoint(self.prediction)
         self.error = np.sum(self.residual**2)
+
+    def moved(self, direction, design):
+        """The same with another x, x − direction."""
+        step = self.point.loss.multiply(direction)
+        # Added up within a step, so that what conjugate gradients correct is what they have seen.
+        pull = [a + b for a, b in zip(self.pull, design.rmatvec(step), strict=True)]
+        return NewtonSystem(self.point, self.dual + step, self.unknown - direction, pull, design)
 
     @property
     def decrement(self):
-        """Newton's decrement squared, ⟨dB, (W⁻¹ + A*A) dB⟩; without cancellation, as r' and not its change is known."""
-        return inner(self.change, self.mismatch) + np.sum((self.point.residual - self.dual) ** 2)
+        """Newton's decrement squared, ⟨dB, (W⁻¹ + A* S Sᵀ A) dB⟩."""
+        return inner(self.change, self.mismatch) + np.sum(self.unknown**2)
 
     @property
     def descent(self):
         """Minus the derivative of the objective along dB."""
-        return self.decrement - np.vdot(self.point.residual - self.dual, self.residual)
+        return self.decrement - np.vdot(self.unknown, self.residual)
 
 
 def solve_system(point, dual, pull, preconditioner, gap_target, penalty):
@@ -71,25 +82,29 @@ def solve_system(point, dual, pull, preconditioner, gap_target, penalty):
     Parameters
     ----------
     point : PrimalPoint
-    dual, pull : ndarray of shape (n, C), list of ndarray
-        r' to begin with, and A* r'.
+    dual : ndarray of shape (n, C)
+        r' to begin with.
+    pull : list of ndarray or None
+        A* r' if it is known.
     preconditioner : Preconditioner
     gap_target, penalty : float
 
     Returns
     -------
     system : NewtonSystem
-        With the best r' that was found.
+        With the best x that was found.
     solved : bool
     """
     design, products, steps = point.problem.design, preconditioner.products, 0
+    start, unknown = point.loss.lead(dual)
+    if pull is None or start is not dual:
+        pull = design.rmatvec(start)
     # Where conjugate gradients start from need not be exact.
-    system = NewtonSystem(point, dual, pull, products.design)
+    system = NewtonSystem(point, start, unknown, pull, products.design)
     while True:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             change, spent = _conjugate_gradients(system, preconditioner, gap_target, penalty)
-            pull = [a + b for a, b in zip(system.pull, design.rmatvec(change), strict=True)]
-            candidate = NewtonSystem(point, system.dual + change, pull, design)
+            candidate = system.moved(change, design)
         stalled = not candidate.error <= _STALLED * system.error
         # In double precision an error that grows is rounding, in single precision it may be anything.
         if candidate.error <= system.error or not products.is_single:
@@ -99,28 +114,29 @@ def solve_system(point, dual, pull, preconditioner, gap_target, penalty):
             return system, True
         if stalled and products.design is not design:
             preconditioner.widen(point)
-            system = NewtonSystem(point, system.dual, design.rmatvec(system.dual), design)
+            system = NewtonSystem(point, system.dual, system.unknown, design.rmatvec(system.dual), design)
         elif stalled or steps >= _MAX_INNER:
             return system, False
 
 
 def _conjugate_gradients(system, preconditioner, gap_target, penalty):
-    """The change of r' by one pass of preconditioned conjugate gradients, and the number of its steps.
+    """Minus the change of x by one pass of preconditioned conjugate gradients, and the number of its steps.
 
-    Everything happens in the dual unknowns: with d the change and ``Q d = A W A* d``, the decrement is
-    ``⟨dB, A* r' − G⟩ + 2⟨d, A dB⟩ + ⟨d, Q d⟩ + ‖r − r' − d‖²``, of the quantities at the start.
+    Everything happens in the dual unknowns: with d that change and ``Q d = Sᵀ A W A* S d``, the decrement is
+    ``⟨dB, A* r' − G⟩ + 2⟨d, Sᵀ A dB⟩ + ⟨d, Q d⟩ + ‖x − d‖²``, of the quantities at the start.
     """
-    product, dtype = preconditioner.products.at(system.point), preconditioner.products.design.dtype
-    ahead = (system.point.residual - system.dual).astype(dtype)
-    residual, prediction = system.residual.astype(dtype), system.prediction.astype(dtype)
-    change, image = np.zeros_like(residual), np.zeros_like(residual)
+    loss, dtype = system.point.loss, preconditioner.products.design.dtype
+    product = preconditioner.products.at(system.point)
+    unknown, residual = system.unknown.astype(dtype), system.residual.astype(dtype)
+    prediction = unknown - residual
+    total, image = np.zeros_like(residual), np.zeros_like(residual)
     start, direction, previous = inner(system.change, system.mismatch), 0.0, 1.0
     least = _PASS * system.error
     steps = 0
     while steps < _MAX_INNER:
         error = np.vdot(residual, residual)
-        left = ahead - change
-        decrement = start + 2.0 * np.vdot(change, prediction) + np.vdot(change, image) + np.vdot(left, left)
+        left = unknown - total
+        decrement = start + 2.0 * np.vdot(total, prediction) + np.vdot(total, image) + np.vdot(left, left)
         descent = decrement - np.vdot(left, residual)
         if not error > least or _is_solved(error, decrement, descent, gap_target, penalty):
             break
@@ -129,15 +145,15 @@ def _conjugate_gradients(system, preconditioner, gap_target, penalty):
         if not energy > 0.0:  # the preconditioner is not positive definite in this precision
             break
         direction = preconditioned + (energy / previous) * direction
-        advance = product(direction)
-        length = energy / np.vdot(direction, advance)
-        change = change + length * direction
-        image = image + length * (advance - direction)
-        residual = residual - length * advance
+        curved = loss.adjoint(product(loss.multiply(direction))).astype(dtype, copy=False)
+        length = energy / (np.vdot(direction, direction) + np.vdot(direction, curved))
+        total = total + length * direction
+        image = image + length * curved
+        residual = residual - length * (direction + curved)
         preconditioner.spend_product()
         previous = energy
         steps += 1
-    return change.astype(np.float64), steps
+    return total.astype(np.float64), steps
 
 
 def _is_solved(error, decrement, descent, gap_target, penalty):

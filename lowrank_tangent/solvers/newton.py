@@ -91,12 +91,9 @@ def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
         if iteration == max_iter:
             message = f"max_iter={max_iter} reached"
             break
-        if point.problem is problem:
-            # Updated within a step, so that what conjugate gradients correct is what they have seen; anew before it.
-            pull = problem.design.rmatvec(dual)
-        step, solved = _newton_step(point, dual, pull, preconditioner, monitor.tol * best.objective)
-        dual, pull = step.dual, step.pull
-        best.offer_dual(dual, pull)
+        # In double precision A* r' is computed anew for every step, so that no error builds up in it.
+        known = None if point.problem is problem and problem.loss.is_quadratic else pull
+        step, solved = _newton_step(point, dual, known, preconditioner, monitor.tol * best.objective)
         moved = _line_search(point, step)
         if moved is not None:
             best.offer_primal(moved)
@@ -105,8 +102,16 @@ def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
             preconditioner.widen(point)
         elif point.problem is problem and point.spectral is final:
             message = "the objective cannot be improved in floating-point arithmetic"
+            best.offer_dual(step.dual, step.pull)
             monitor.record(iteration + 1, best.certificate)
             break
+        dual, pull = step.dual, step.pull
+        best.offer_dual(dual, pull)
+        if not problem.loss.is_quadratic:
+            # r' is a dual point of a quadratic model; that of the loss itself is in the domain of its conjugate.
+            dual = point.residual
+            pull = point.problem.design.rmatvec(dual)
+            best.offer_dual(dual, pull)
         if point.spectral is not final and (moved is None or 0.5 * step.decrement <= _STAGE_DECREMENT * point.penalty):
             point = point.with_penalty(final.relaxed(point.spectral.root / _STAGE_FACTOR))
         solved = solved and moved is not None
@@ -114,12 +119,18 @@ def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
 
 
 def _ridge(problem, preconditioner):
-    """Coefficients and dual point of ridge, (I + A A*/α) r = y and B = A* r / α, and whether they were found."""
+    """Coefficients and dual point of ridge, (I + A A*/α) r = y and B = A* r / α, and whether they were found.
+
+    Of another loss, the best coefficients on the way to the minimum of its second-order approximation at 0.
+    """
     zero = PrimalPoint(problem, problem.spectral, [np.zeros(shape) for shape in problem.design.coef_shapes])
     preconditioner.update(zero)
-    target = 0.5 * _RIDGE_TOL * np.sum(problem.target**2)
-    system, solved = solve_system(zero, np.zeros_like(problem.target), zero.coefs, preconditioner, target, 0.0)
-    return [pull / problem.alpha for pull in system.pull], system.dual, solved
+    nothing = np.zeros_like(problem.target)
+    system, solved = solve_system(zero, nothing, zero.coefs, preconditioner, 0.5 * _RIDGE_TOL * zero.loss.value, 0.0)
+    if problem.loss.is_quadratic:
+        return system.change, system.dual, solved
+    moved = _line_search(zero, system) or zero
+    return moved.coefs, moved.residual, solved
 
 
 class _BestPair:
@@ -138,8 +149,9 @@ class _BestPair:
 
     def is_too_fine_for_single(self, tol):
         """Whether the gap, to be told, needs double precision."""
-        small = self.objective <= _DRAFT_OBJECTIVE * 0.5 * np.sum(self.problem.target**2)
-        return small or self.certificate.dual_gap <= max(tol, _DRAFT_GAP)
+        problem = self.problem
+        largest = problem.loss.at(problem.target, np.zeros_like(problem.target)).value
+        return self.objective <= _DRAFT_OBJECTIVE * largest or self.certificate.dual_gap <= max(tol, _DRAFT_GAP)
 
     def offer_primal(self, point):
         """Keep these coefficients if their objective is lower."""
@@ -149,6 +161,9 @@ class _BestPair:
 
     def offer_dual(self, dual, pull):
         """Keep the best multiple of a dual point if its objective is higher."""
+        inside = self.problem.loss.project(self.problem.target, dual)
+        if inside is not dual:
+            dual, pull = inside, self.problem.design.rmatvec(inside)
         spectra = [gram_singular_values(matrix) for matrix in pull]
         dual, dual_objective = self.problem.best_multiple(dual, spectra)
         if dual_objective > self.dual_objective:
@@ -171,13 +186,13 @@ def _line_search(point, step):
     would be rounding.
     """
     linear = np.vdot(point.residual, step.prediction)
-    quadratic = np.sum(step.prediction**2)
     low, high, length = 0.0, 1.0, 1.0
     best = None
     while high - low > _SHORTEST_INTERVAL * high:
         moved = point.moved(length, step.change, step.prediction)
-        terms = (-length * linear, 0.5 * length**2 * quadratic, moved.penalty, -point.penalty)
-        slope = -linear + length * quadratic + inner([layer.gradient for layer in moved.layers], step.change)
+        terms = (-length * linear, point.loss.divergence(moved.loss), moved.penalty, -point.penalty)
+        slope = inner([layer.gradient for layer in moved.layers], step.change)
+        slope -= np.vdot(moved.residual, step.prediction)
         if sum(terms) <= -_ARMIJO * length * step.descent:
             best = moved
             if abs(slope) <= _FLAT * abs(step.descent) or (length == 1.0 and slope < 0.0):

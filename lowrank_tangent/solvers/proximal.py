@@ -71,12 +71,13 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
             ]
             new_prediction = design.matvec(new)
             travelled = sum(np.sum((b - a) ** 2) for b, a in zip(new, ahead, strict=True))
-            if here.divergence(new_prediction) <= 0.5 * lipschitz * travelled * (1 + 8 * _EPS) or travelled == 0.0:
+            there = loss.at(target, new_prediction)
+            if here.divergence(there) <= 0.5 * lipschitz * travelled * (1 + 8 * _EPS) or travelled == 0.0:
                 break
             lipschitz *= _GROW
         if not convex:
             # Momentum may climb where there is no convexity; without it a step never does.
-            objective = loss.at(target, new_prediction).value + problem.penalty_value(new)
+            objective = there.value + problem.penalty_value(new)
             if objective > lowest and momentum > 1.0:
                 ahead, ahead_prediction, momentum = coefs, prediction, 1.0
                 continue
