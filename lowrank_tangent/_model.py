@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .adaptation import adapt
 from .features import TangentFeatures
-from .networks import MLP
+from .networks import network_of
 from .problem import StructuredRegression, check_sample_weight
 from .solvers import solve
 
@@ -25,7 +25,7 @@ class TangentModel:
     def _fit(self, X, targets, sample_weight):
         self._warn_if_nothing_to_learn(X, targets)
         settings = self._settings()
-        network = MLP(self.hidden_layer_sizes, self.activation, self.init, self.bias)
+        network = network_of(self.hidden_layer_sizes, self.activation, self.init, self.bias)
         features = TangentFeatures(
             network, self.outputs, check_random_state(self.random_state), self.layers, self.layer_weights
         )
@@ -84,7 +84,7 @@ class TangentModel:
             and self.features_.outputs == features.outputs
             and np.array_equal(self.features_.layers, features.layers)
             and np.array_equal(self.features_.layer_weights, features.layer_weights)
-            and self.features_.weights_[0].shape[0] == X.shape[1] + bool(features.network.bias)
+            and self.features_.serves(X)
             and self.solution_.dual.shape == targets.shape
         )
 
@@ -109,7 +109,8 @@ class TangentModel:
         """Adapted kernel: kernel ridge with it and the same alpha makes this model's predictions.
 
         They agree as closely as `dual_gap_` is small. With an intercept, kernel and targets are to be centred first
-        (``KernelCenterer``).
+        (``KernelCenterer``). At infinite width one of the two sets of samples is to be the training set: features of
+        new samples are projected onto the span of its features, which changes no prediction.
 
         Parameters
         ----------

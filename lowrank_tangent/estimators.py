@@ -97,8 +97,10 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
     Parameters
     ----------
     hidden_layer_sizes : tuple of int, default=(256,)
-        Units of each hidden layer of the network; ``()`` is a linear model.
+        Units of each hidden layer of the network; ``()`` is a linear model. ``(np.inf,)``, ``(np.inf, np.inf)`` and so
+        on are the limits of infinite width, without the randomness of weights; their hidden layers are n × n.
     activation : {"relu", "tanh", "gelu", "erf"}, default="relu"
+        At infinite width "relu" or "erf".
     init : {"ntk", "he", "lecun"}, default="ntk"
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
@@ -180,8 +182,10 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
     Parameters
     ----------
     hidden_layer_sizes : tuple of int, default=(256,)
-        Units of each hidden layer of the network; ``()`` is a linear model.
+        Units of each hidden layer of the network; ``()`` is a linear model. ``(np.inf,)``, ``(np.inf, np.inf)`` and so
+        on are the limits of infinite width, without the randomness of weights; their hidden layers are n × n.
     activation : {"relu", "tanh", "gelu", "erf"}, default="relu"
+        At infinite width "relu" or "erf".
     init : {"ntk", "he", "lecun"}, default="ntk"
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
@@ -264,8 +268,10 @@ class TangentRidge(TangentRegressor, _RidgeModel):
     Parameters
     ----------
     hidden_layer_sizes : tuple of int, default=(256,)
-        Units of each hidden layer of the network; ``()`` is a linear model.
+        Units of each hidden layer of the network; ``()`` is a linear model. ``(np.inf,)``, ``(np.inf, np.inf)`` and so
+        on are the limits of infinite width, without the randomness of weights; their hidden layers are n × n.
     activation : {"relu", "tanh", "gelu", "erf"}, default="relu"
+        At infinite width "relu" or "erf".
     init : {"ntk", "he", "lecun"}, default="ntk"
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
@@ -327,8 +333,10 @@ class TangentRidgeClassifier(TangentClassifier, _RidgeModel):
     Parameters
     ----------
     hidden_layer_sizes : tuple of int, default=(256,)
-        Units of each hidden layer of the network; ``()`` is a linear model.
+        Units of each hidden layer of the network; ``()`` is a linear model. ``(np.inf,)``, ``(np.inf, np.inf)`` and so
+        on are the limits of infinite width, without the randomness of weights; their hidden layers are n × n.
     activation : {"relu", "tanh", "gelu", "erf"}, default="relu"
+        At infinite width "relu" or "erf".
     init : {"ntk", "he", "lecun"}, default="ntk"
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
