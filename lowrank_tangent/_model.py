@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from numbers import Integral
 
 import numpy as np
-from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, RegressorMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .adaptation import adapt
 from .features import TangentFeatures
+from .leave_one_out import ridge_path
 from .networks import network_of
 from .problem import StructuredRegression, check_sample_weight
+from .relinearise import Relinearisation, run_rounds
 from .solvers import solve
 
 
@@ -31,29 +35,34 @@ class TangentModel:
         )
         continued = settings["warm_start"] and self._continues(features, X, targets)
         if not continued:
-            self.features_ = features.fit(X, targets.shape[1], sample_weight)
-        problem = StructuredRegression(
-            self.features_.operator(X),
-            targets,
-            settings["penalty"],
-            self.alpha,
-            settings["adaptivity"],
-            sample_weight=sample_weight,
-            fit_intercept=self.fit_intercept,
-        )
-        solution = solve(
-            problem,
-            settings["solver"],
-            self.tol,
-            settings["max_iter"],
-            warm_start=self.solution_ if continued else None,
-            verbose=settings["verbose"],
-            n_init=settings["n_init"],
-            random_state=self.random_state,
-        )
-        if not solution.converged:
-            warnings.warn(_not_converged(solution, self.tol), ConvergenceWarning, stacklevel=3)
+            self.initial_features_ = features.fit(X, targets.shape[1], sample_weight)
+        unfinished = []
+
+        def solve_on(features):
+            problem, left_out = self._problem(features.operator(X), targets, sample_weight, settings)
+            solution = solve(
+                problem,
+                settings["solver"],
+                self.tol,
+                settings["max_iter"],
+                warm_start=self.solution_ if continued else None,
+                verbose=settings["verbose"],
+                n_init=settings["n_init"],
+                random_state=self.random_state,
+            )
+            if not solution.converged:
+                unfinished.append(solution)
+            return problem, solution, left_out
+
+        relinearisation = Relinearisation(self.initial_features_, settings["metric"], settings["round_adaptivity"])
+        problem, solution, self.rounds_ = run_rounds(relinearisation, X, settings["n_rounds"], solve_on)
+        if unfinished:
+            warnings.warn(_not_converged(unfinished[-1], self.tol), ConvergenceWarning, stacklevel=3)
         adaptation = adapt(problem, solution)
+        self.features_ = relinearisation.features
+        if isinstance(self, InputTransformer):
+            self.input_transform_ = relinearisation.input_transform(problem, solution, X.shape[1])
+        self.alpha_ = problem.alpha
         self.solution_ = solution
         self.adaptation_ = adaptation
         self.coefs_ = solution.coefs
@@ -65,6 +74,29 @@ class TangentModel:
         self.n_iter_ = solution.n_iter
         return self
 
+    def _problem(self, operator, targets, sample_weight, settings):
+        """The problem on these features, and the leave-one-out error that chose its alpha (NaN for a given alpha)."""
+        chosen = isinstance(self.alpha, str) and self.alpha == "loo"
+        problem = StructuredRegression(
+            operator,
+            targets,
+            settings["penalty"],
+            1.0 if chosen else self.alpha,
+            settings["adaptivity"],
+            sample_weight=sample_weight,
+            fit_intercept=self.fit_intercept,
+        )
+        if not chosen:
+            return problem, math.nan
+        if not problem.spectral.is_fixed:
+            raise ValueError(
+                "alpha='loo' chooses alpha by a closed form of ridge regression, which adaptivity=0 is (rounds may "
+                f"still move, by round_adaptivity); got adaptivity={settings['adaptivity']!r}. Give alpha as a number."
+            )
+        alpha, error = ridge_path(problem).best_alpha()
+        count = len(targets) if sample_weight is None else sample_weight.sum()
+        return problem.with_strength(alpha, settings["adaptivity"]), error / (count * targets.shape[1])
+
     def _settings(self):
         return {
             "penalty": self.penalty,
@@ -74,12 +106,16 @@ class TangentModel:
             "warm_start": self.warm_start,
             "verbose": self.verbose,
             "n_init": self.n_init,
+            "n_rounds": check_scalar(self.n_rounds, "n_rounds", Integral, min_val=0),
+            "metric": self.metric,
+            "round_adaptivity": self.round_adaptivity,
         }
 
     def _continues(self, features, X, targets):
         """Whether the last fit had the same network and data of the same shape, so that its solution serves again."""
         return (
             hasattr(self, "solution_")
+            and self._settings()["n_rounds"] == 0 == len(self.rounds_) - 1
             and self.features_.network == features.network
             and self.features_.outputs == features.outputs
             and np.array_equal(self.features_.layers, features.layers)
@@ -124,18 +160,18 @@ class TangentModel:
         left only; else (n·C, n'·C), row i·C + c for sample i and output c
         """
         check_is_fitted(self)
-        return self._kernel(X, Y, self.adaptation_.transform)
+        return self._kernel(X, Y, self.features_, self.adaptation_.transform)
 
     def initial_kernel(self, X, Y=None):
         """Neural tangent kernel K0 at initialisation; arguments and shape as for `kernel`."""
         check_is_fitted(self)
-        return self._kernel(X, Y, lambda operator: operator)
+        return self._kernel(X, Y, self.initial_features_, lambda operator: operator)
 
-    def _kernel(self, X, Y, transform):
-        def features(Z):
-            return transform(self.features_.operator(validate_data(self, Z, reset=False, dtype=np.float64)))
+    def _kernel(self, X, Y, features, transform):
+        def operator(Z):
+            return transform(features.operator(validate_data(self, Z, reset=False, dtype=np.float64)))
 
-        first, second = features(X), None if Y is None else features(Y)
+        first, second = operator(X), None if Y is None else operator(Y)
         return first.mean_gram(second) if first.outputs == "shared" else first.gram(second)
 
 
@@ -148,6 +184,39 @@ def _not_converged(solution, tol):
         f"{start} relative duality gap of {solution.dual_gap:.2e} > tol={tol:.2e}: the objective is that close to the "
         f"optimum {end}"
     )
+
+
+class InputTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
+    """What a fit says about its inputs: their transform, metric and importance."""
+
+    @property
+    def input_metric_(self):
+        """M Mᵀ, shape (n_features, n_features): the network compares x and x' by xᵀ M Mᵀ x'."""
+        return self.input_transform_ @ self.input_transform_.T
+
+    @property
+    def feature_importances_(self):
+        """Share of every feature in the metric, shape (n_features,): its diagonal, divided by its trace."""
+        shares = np.sum(self.input_transform_**2, axis=1)
+        return shares / shares.sum()
+
+    def transform(self, X):
+        """Adapted inputs x M, shape (n, n_features): directions that matter to the fit are stretched.
+
+        Parameters
+        ----------
+        X : array of shape (n, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n, n_features)
+        """
+        check_is_fitted(self)
+        return validate_data(self, X, reset=False, dtype=np.float64) @ self.input_transform_
+
+    @property
+    def _n_features_out(self):
+        return len(self.input_transform_)
 
 
 class TangentRegressor(RegressorMixin):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sklearn.base import BaseEstimator
 
-from ._model import TangentClassifier, TangentModel, TangentRegressor
+from ._model import InputTransformer, TangentClassifier, TangentModel, TangentRegressor
 
 
-class _AdaptiveModel(TangentModel, BaseEstimator):
+class _AdaptiveModel(InputTransformer, TangentModel, BaseEstimator):
     def __init__(
         self,
         hidden_layer_sizes=(256,),
@@ -20,6 +20,9 @@ class _AdaptiveModel(TangentModel, BaseEstimator):
         outputs="shared",
         layers=None,
         layer_weights=None,
+        n_rounds=0,
+        metric="coefficient",
+        round_adaptivity=None,
         solver="auto",
         tol=1e-6,
         max_iter=None,
@@ -39,6 +42,9 @@ class _AdaptiveModel(TangentModel, BaseEstimator):
         self.outputs = outputs
         self.layers = layers
         self.layer_weights = layer_weights
+        self.n_rounds = n_rounds
+        self.metric = metric
+        self.round_adaptivity = round_adaptivity
         self.solver = solver
         self.tol = tol
         self.max_iter = max_iter
@@ -85,6 +91,9 @@ class _RidgeModel(TangentModel, BaseEstimator):
             "warm_start": False,
             "verbose": 0,
             "n_init": 1,
+            "n_rounds": 0,
+            "metric": "coefficient",
+            "round_adaptivity": None,
         }
 
 
@@ -110,8 +119,9 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
         "nuclear" are convex: the solution is optimal to `dual_gap_`. For others it is a stationary point to
         `stationarity_`, and nothing says that no better one exists; the best of `n_init` is kept. A sequence gives
         every used layer its own.
-    alpha : float > 0, default=1e-2
-        Strength of the penalty. The features have a mean kernel diagonal of 1.
+    alpha : float > 0 or "loo", default=1e-2
+        Strength of the penalty. The features have a mean kernel diagonal of 1. "loo" takes the value of least
+        leave-one-out error, for every round anew; a closed form of ridge regression, for ``adaptivity=0``.
     adaptivity : float ≥ 0 or sequence of float, default=1.0
         1/μ, how cheaply features may move; 0 is ridge NTK. For large singular values the penalty depends on
         alpha / √adaptivity alone, so search one of the two finely and the other coarsely. A sequence gives every used
@@ -123,6 +133,15 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
         Layers whose tangent features are used, 0 for the first; all by default.
     layer_weights : sequence of float > 0, optional
         Weight of each used layer's kernel in the initial kernel; 1 by default.
+    n_rounds : int ≥ 0, default=0
+        How often the transforms of a solution are built into the network, and its features taken anew; then the problem
+        is solved again. 0 is the model of the objective above.
+    metric : {"coefficient", "gradient"}, default="coefficient"
+        What a round stretches: the singular values of the certified coefficients, or those of the average gradient of
+        the fitted function with respect to each layer's inputs.
+    round_adaptivity : float ≥ 0 or sequence of float, optional
+        How cheaply a round moves every used layer, as adaptivity does within a solution, which is the default. With
+        ``adaptivity=0`` every round is a ridge regression. At infinite width rounds move the first layer alone.
     solver : {"auto", "newton", "reweighted", "proximal", "bilinear", "cvxpy"}, default="auto"
         "auto" takes "newton" for convex penalties and "reweighted" for others, see `lowrank_tangent.solve`.
     tol : float > 0, default=1e-6
@@ -132,7 +151,8 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
     fit_intercept : bool, default=True
         Adds an unpenalised constant for every output.
     warm_start : bool, default=False
-        Keep features and solution of the last fit as the start of the next, if the data have the same shape.
+        Keep features and solution of the last fit as the start of the next, if the data have the same shape (at
+        infinite width: are the same). After rounds every fit starts anew.
     verbose : int, default=0
         1 shows a progress bar with the duality gap.
     n_init : int, default=1
@@ -152,6 +172,7 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
     adaptation_ : Adaptation
         Parameters, transforms and singular values of each layer.
     features_ : TangentFeatures
+        Those of the solution; `initial_features_` are those before any round.
     solution_ : Solution
         With dual point, certificate and history of the solver.
     dual_gap_ : float
@@ -160,6 +181,17 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
         Relative residual of the optimality condition for a penalty that is not convex; else NaN.
     objective_ : float
     n_iter_ : int
+    alpha_ : float
+        The alpha of the solution.
+    rounds_ : list of Round
+        Alpha, certificate, errors and transforms of every solution, see `lowrank_tangent.relinearise.Round`.
+    input_transform_ : ndarray of shape (n_features, n_features)
+        M of all rounds multiplied up, with the stretch of the last solution, which `metric` measures: tr(M Mᵀ) =
+        n_features. `transform` gives x M.
+    input_metric_ : ndarray of shape (n_features, n_features)
+        M Mᵀ.
+    feature_importances_ : ndarray of shape (n_features,)
+        Diagonal of the metric, divided by its trace.
     n_features_in_ : int
 
     Examples
@@ -195,8 +227,9 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
         "nuclear" are convex: the solution is optimal to `dual_gap_`. For others it is a stationary point to
         `stationarity_`, and nothing says that no better one exists; the best of `n_init` is kept. A sequence gives
         every used layer its own.
-    alpha : float > 0, default=1e-2
-        Strength of the penalty. The features have a mean kernel diagonal of 1.
+    alpha : float > 0 or "loo", default=1e-2
+        Strength of the penalty. The features have a mean kernel diagonal of 1. "loo" takes the value of least
+        leave-one-out error, for every round anew; a closed form of ridge regression, for ``adaptivity=0``.
     adaptivity : float ≥ 0 or sequence of float, default=1.0
         1/μ, how cheaply features may move; 0 is ridge NTK. For large singular values the penalty depends on
         alpha / √adaptivity alone, so search one of the two finely and the other coarsely. A sequence gives every used
@@ -208,6 +241,15 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
         Layers whose tangent features are used, 0 for the first; all by default.
     layer_weights : sequence of float > 0, optional
         Weight of each used layer's kernel in the initial kernel; 1 by default.
+    n_rounds : int ≥ 0, default=0
+        How often the transforms of a solution are built into the network, and its features taken anew; then the problem
+        is solved again. 0 is the model of the objective above.
+    metric : {"coefficient", "gradient"}, default="coefficient"
+        What a round stretches: the singular values of the certified coefficients, or those of the average gradient of
+        the fitted function with respect to each layer's inputs.
+    round_adaptivity : float ≥ 0 or sequence of float, optional
+        How cheaply a round moves every used layer, as adaptivity does within a solution, which is the default. With
+        ``adaptivity=0`` every round is a ridge regression. At infinite width rounds move the first layer alone.
     solver : {"auto", "newton", "reweighted", "proximal", "bilinear", "cvxpy"}, default="auto"
         "auto" takes "newton" for convex penalties and "reweighted" for others, see `lowrank_tangent.solve`.
     tol : float > 0, default=1e-6
@@ -217,7 +259,8 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
     fit_intercept : bool, default=True
         Adds an unpenalised constant for every output.
     warm_start : bool, default=False
-        Keep features and solution of the last fit as the start of the next, if the data have the same shape.
+        Keep features and solution of the last fit as the start of the next, if the data have the same shape (at
+        infinite width: are the same). After rounds every fit starts anew.
     verbose : int, default=0
         1 shows a progress bar with the duality gap.
     n_init : int, default=1
@@ -237,6 +280,7 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
     adaptation_ : Adaptation
         Parameters, transforms and singular values of each layer.
     features_ : TangentFeatures
+        Those of the solution; `initial_features_` are those before any round.
     solution_ : Solution
         With dual point, certificate and history of the solver.
     dual_gap_ : float
@@ -245,6 +289,17 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
         Relative residual of the optimality condition for a penalty that is not convex; else NaN.
     objective_ : float
     n_iter_ : int
+    alpha_ : float
+        The alpha of the solution.
+    rounds_ : list of Round
+        Alpha, certificate, errors and transforms of every solution, see `lowrank_tangent.relinearise.Round`.
+    input_transform_ : ndarray of shape (n_features, n_features)
+        M of all rounds multiplied up, with the stretch of the last solution, which `metric` measures: tr(M Mᵀ) =
+        n_features. `transform` gives x M.
+    input_metric_ : ndarray of shape (n_features, n_features)
+        M Mᵀ.
+    feature_importances_ : ndarray of shape (n_features,)
+        Diagonal of the metric, divided by its trace.
     n_features_in_ : int
     classes_ : ndarray of shape (n_classes,)
 
@@ -276,8 +331,9 @@ class TangentRidge(TangentRegressor, _RidgeModel):
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
         Constant appended to the input of every layer; False or 0 leaves biases out.
-    alpha : float > 0, default=1e-2
-        Strength of the penalty. The features have a mean kernel diagonal of 1.
+    alpha : float > 0 or "loo", default=1e-2
+        Strength of the penalty. The features have a mean kernel diagonal of 1. "loo" takes the value of least
+        leave-one-out error.
     outputs : {"shared", "network"}, default="shared"
         "shared": one network output and separate coefficients for every target. "network": one network output
         for every target.
@@ -304,6 +360,7 @@ class TangentRidge(TangentRegressor, _RidgeModel):
     adaptation_ : Adaptation
         Parameters, transforms and singular values of each layer.
     features_ : TangentFeatures
+        Those of the solution; `initial_features_` are those before any round.
     solution_ : Solution
         With dual point, certificate and history of the solver.
     dual_gap_ : float
@@ -312,6 +369,8 @@ class TangentRidge(TangentRegressor, _RidgeModel):
         Relative residual of the optimality condition for a penalty that is not convex; else NaN.
     objective_ : float
     n_iter_ : int
+    alpha_ : float
+        The alpha of the solution.
     n_features_in_ : int
 
     Examples
@@ -341,8 +400,9 @@ class TangentRidgeClassifier(TangentClassifier, _RidgeModel):
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
         Constant appended to the input of every layer; False or 0 leaves biases out.
-    alpha : float > 0, default=1e-2
-        Strength of the penalty. The features have a mean kernel diagonal of 1.
+    alpha : float > 0 or "loo", default=1e-2
+        Strength of the penalty. The features have a mean kernel diagonal of 1. "loo" takes the value of least
+        leave-one-out error.
     outputs : {"shared", "network"}, default="shared"
         "shared": one network output and separate coefficients for every target. "network": one network output
         for every target.
@@ -369,6 +429,7 @@ class TangentRidgeClassifier(TangentClassifier, _RidgeModel):
     adaptation_ : Adaptation
         Parameters, transforms and singular values of each layer.
     features_ : TangentFeatures
+        Those of the solution; `initial_features_` are those before any round.
     solution_ : Solution
         With dual point, certificate and history of the solver.
     dual_gap_ : float
@@ -377,6 +438,8 @@ class TangentRidgeClassifier(TangentClassifier, _RidgeModel):
         Relative residual of the optimality condition for a penalty that is not convex; else NaN.
     objective_ : float
     n_iter_ : int
+    alpha_ : float
+        The alpha of the solution.
     n_features_in_ : int
     classes_ : ndarray of shape (n_classes,)
 

@@ -113,6 +113,11 @@ class InfiniteMLP:
         if not isinstance(self.bias, (bool, np.bool_, Real)) or not math.isfinite(self.bias) or self.bias < 0:
             raise ValueError(f"bias must be True, False or a finite number >= 0; got {self.bias!r}.")
 
+    @property
+    def n_layers(self):
+        """Number of layers of weights."""
+        return self.depth + 1
+
     def layer_products(self, X, Y=None):
         """Inner products of the layer inputs and of the gradients of two sets of samples.
 

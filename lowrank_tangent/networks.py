@@ -106,6 +106,11 @@ class MLP:
         if not isinstance(self.bias, (bool, np.bool_, Real)) or not math.isfinite(self.bias) or self.bias < 0:
             raise ValueError(f"bias must be True, False or a finite number >= 0; got {self.bias!r}.")
 
+    @property
+    def n_layers(self):
+        """Number of layers of weights."""
+        return len(self.hidden_layer_sizes) + 1
+
     def initialise(self, n_features, n_outputs=1, random_state=None):
         """Draw the initial weights.
 
