@@ -8,6 +8,7 @@ Source: LeJeune & Alemohammad, An Adaptive Tangent Feature Perspective of Neural
 
 from ._version import __version__
 from .adaptation import Adaptation, adapt
+from .choice import AdaptiveTangentClassifierCV, AdaptiveTangentRegressorCV
 from .estimators import (
     AdaptiveTangentClassifier,
     AdaptiveTangentRegressor,
@@ -21,7 +22,9 @@ from .solvers import Solution, solve
 __all__ = [
     "Adaptation",
     "AdaptiveTangentClassifier",
+    "AdaptiveTangentClassifierCV",
     "AdaptiveTangentRegressor",
+    "AdaptiveTangentRegressorCV",
     "Solution",
     "StructuredRegression",
     "TangentFeatures",

@@ -35,15 +35,6 @@ class InverseFactor:
         """x for one or several right-hand sides, shape (n,) or (n, k)."""
         return self._inverse.T @ (self._inverse @ rhs)
 
-    def whiten(self, rows):
-        """Rows times L⁻ᵀ, shape (k, n): rows of K itself become those of its factor L."""
-        return rows @ self._inverse.T
-
-    @property
-    def smallest_pivot(self):
-        """Smallest squared diagonal entry of L: what is left of a row when those before it are projected out."""
-        return float(np.max(np.diagonal(self._inverse))) ** -2
-
 
 def _invert_lower_in_place(factor):
     n = len(factor)

@@ -252,10 +252,14 @@ class TangentRegressor(RegressorMixin):
         ConvergenceWarning
             If the duality gap is above `tol`.
         """
+        X, targets = self._validated(X, y)
+        return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
+
+    def _validated(self, X, y):
+        """Samples, and targets of shape (n, C)."""
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2)
         self._single_output = y.ndim == 1
-        targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
-        return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
+        return X, np.asarray(y, dtype=np.float64).reshape(len(X), -1)
 
     def predict(self, X):
         """Predictions, of the shape of y: (n,) or (n, C)."""
@@ -292,6 +296,11 @@ class TangentClassifier(ClassifierMixin):
         ConvergenceWarning
             If the duality gap is above `tol`.
         """
+        X, targets = self._validated(X, y)
+        return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
+
+    def _validated(self, X, y):
+        """Samples, and targets −1 and 1 of shape (n, C)."""
         X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
         check_classification_targets(y)
         binarizer = LabelBinarizer(neg_label=-1, pos_label=1).fit(y)
@@ -301,8 +310,7 @@ class TangentClassifier(ClassifierMixin):
                 f"{type(self).__name__} needs samples of at least 2 classes; the data contains only one class: "
                 f"{self.classes_[0]!r}."
             )
-        targets = binarizer.transform(y).astype(np.float64)
-        return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
+        return X, binarizer.transform(y).astype(np.float64)
 
     def decision_function(self, X):
         """Scores, shape (n,) for two classes and (n, C) otherwise; the largest (or the sign) decides."""

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
-
-from ._cholesky import InverseFactor
+from scipy.linalg import solve_triangular
 
 logger = logging.getLogger("lowrank_tangent")
 
@@ -62,8 +61,8 @@ class Anchors:
     Attributes
     ----------
     X : ndarray of shape (n, n_features)
-    inputs, gradients : list of InverseFactor or None, one per layer
-        Of ⟨h, h'⟩ and ⟨delta, delta'⟩; None where h are the samples themselves, and where delta is 1.
+    inputs, gradients : list of ndarray of shape (n, n) or None, one per layer
+        Lower Cholesky factors of ⟨h, h'⟩ and ⟨delta, delta'⟩; None where h are the samples, and where delta is 1.
     jitter : float
         Largest share of its mean diagonal that a singular matrix was given on top; 0 if none was singular.
     """
@@ -201,8 +200,8 @@ class InfiniteMLP:
         inputs, gradients = self.layer_products(X, anchors.X)
         rows = np.hstack([X, np.full((len(X), 1), float(self.bias))]) if self.bias else X
         h = [rows * self.forward_scale(X.shape[1])]
-        h += [factor.whiten(rows) for factor, rows in zip(anchors.inputs[1:], inputs[1:], strict=True)]
-        delta = [factor.whiten(rows) for factor, rows in zip(anchors.gradients[:-1], gradients[:-1], strict=True)]
+        h += [_whitened(rows, factor) for factor, rows in zip(anchors.inputs[1:], inputs[1:], strict=True)]
+        delta = [_whitened(rows, factor) for factor, rows in zip(anchors.gradients[:-1], gradients[:-1], strict=True)]
         return list(zip(h, [*delta, np.ones((len(X), 1))], strict=True))
 
     def forward_scale(self, fan_in):
@@ -225,17 +224,22 @@ class InfiniteMLP:
         return variances
 
 
+def _whitened(rows, factor):
+    """Rows times L⁻ᵀ: rows of K = L Lᵀ become those of L. Times Lᵀ they are the rows again, to rounding."""
+    return solve_triangular(factor, rows.T, lower=True).T
+
+
 def _factorise(matrix):
-    """Factor of a positive semi-definite matrix, and the share of its mean diagonal that had to be added."""
+    """Cholesky factor of a positive semi-definite matrix, and the share of its mean diagonal that had to be added."""
     size, rounding = np.mean(np.diagonal(matrix)), len(matrix) * _EPS
     for share in (0.0, *(rounding * 10.0**k for k in range(1, _MAX_DECADES))):
         shifted = matrix.copy()
         shifted.flat[:: len(matrix) + 1] += share * size
         try:
-            factor = InverseFactor(shifted)
+            factor = np.linalg.cholesky(shifted)
         except np.linalg.LinAlgError:
             continue
         # A pivot that is nothing but rounding is no better than none.
-        if factor.smallest_pivot > rounding * size:
+        if np.min(np.diagonal(factor)) ** 2 > rounding * size:
             return factor, share
     raise np.linalg.LinAlgError("the kernel of infinite width is not positive semi-definite; standardise X.")

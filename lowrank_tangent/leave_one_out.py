@@ -1,7 +1,8 @@
 """Ridge regression for every alpha from one eigendecomposition, and its leave-one-out error in closed form.
 
 With A = K + αI the residual of a sample that is left out is [A⁻¹y]_i / [A⁻¹]_ii: exact, for a kernel that has not seen
-the targets. After a round of adaptation it has, and the error is too small; it still serves to choose alpha.
+the targets. After a round of adaptation it has, and the error is too small; it still serves to choose alpha. A sample of
+weight 2 is left out as a whole, unlike one of two equal samples.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ class RidgePath:
     def __init__(self, kernel, target, unit=None):
         self._shape = target.shape
         self._block = len(kernel) // len(target)
+        self._level = float(np.mean(np.diagonal(kernel)))
+        if unit is not None:
+            # The direction of the intercept has the eigenvalue 0, which would drown small alphas in rounding. Nothing
+            # of the target lies in it: any other eigenvalue serves as well.
+            kernel = kernel + self._level * np.kron(np.multiply.outer(unit, unit), np.eye(self._block))
         values, self._basis = np.linalg.eigh(kernel)
         self._values = np.maximum(values, 0.0)
         self._coordinates = self._basis.T @ target.reshape(len(kernel), -1)
@@ -51,13 +57,14 @@ class RidgePath:
     def _residuals(self, alpha):
         shrinkage = alpha / (self._values + alpha)
         residuals = alpha * self.dual_coefs(alpha)
+        of_intercept = alpha / (self._level + alpha) * self._unit**2
         # What the fit leaves of a change of y_i at i; nothing is left to predict of a sample that alone decides.
         if self._block == 1:
-            left = self._basis**2 @ shrinkage - self._unit**2
-            return residuals / np.maximum(left, _EPS)[:, None]
+            left = self._basis**2 @ shrinkage - of_intercept
+            return residuals / np.maximum(left, _EPS * alpha)[:, None]
         rows = self._basis.reshape(len(self._unit), self._block, -1)
         left = np.einsum("ick,k,idk->icd", rows, shrinkage, rows, optimize=True)
-        left += (_EPS - self._unit[:, None, None] ** 2) * np.eye(self._block)
+        left += (_EPS * alpha - of_intercept[:, None, None]) * np.eye(self._block)
         return np.linalg.solve(left, residuals[:, :, None])[:, :, 0]
 
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ._factors import singular_vectors
 from .networks import MLP
 
 #: What a round stretches.
@@ -182,12 +183,12 @@ class Relinearisation:
             return None, None
         factors, coef = problem.operator.layers[index], solution.coefs[index]
         n_inputs = factors.shape[0] - bool(self._network.bias)
-        coef = coef[:n_inputs]
+        coef, h = coef[:n_inputs], factors.h[..., :n_inputs]
         if self._metric == "gradient":
             gradients = _input_gradients(factors.delta, coef, problem.sample_weight)
-            u, s, _ = np.linalg.svd(gradients * self._network.forward_scale(n_inputs), full_matrices=False)
+            u, s, _ = singular_vectors(gradients * self._network.forward_scale(n_inputs), h)
             return _dense(u, price.stretch(s), price.stretch(0.0)), None
-        u, s, vt = np.linalg.svd(coef, full_matrices=False)
+        u, s, vt = singular_vectors(coef, h)
         (first, second), (unused1, unused2) = price.split(s), price.split(0.0)
         moves_units = (second != 1.0).any()
         return _dense(u, first, unused1), _dense(vt.T, second, unused2) if moves_units else None
