@@ -319,6 +319,8 @@ class TangentClassifier(ClassifierMixin):
 
     def predict(self, X):
         """Class labels, shape (n,)."""
-        scores = self.decision_function(X)
-        winners = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
-        return self.classes_[winners]
+        return self._labels(self._decision(X))
+
+    def _labels(self, scores):
+        """Class labels of scores (or targets) of shape (n, C), one column for two classes."""
+        return self.classes_[(scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else scores.argmax(axis=1)]

@@ -91,18 +91,18 @@ class _ChosenModel(InputTransformer):
         X, targets = self._validated(X, y)
         sample_weight = check_sample_weight(sample_weight, len(X))
         networks, moves, max_rounds = self._grid(targets, sample_weight)
-        y = self._targets_as_given(targets)
+        y = self._as_given(targets)
         splits = list(check_cv(self.cv, y, classifier=is_classifier(self)).split(X, y, groups))
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self._announce(len(networks), len(moves) * max_rounds, splits)
+        tasks = Parallel(n_jobs=self.n_jobs, return_as="generator")(
+            delayed(_errors)(
+                network, moves, max_rounds, split, X, targets, sample_weight, self.penalty, self.fit_intercept, seed
+            )
+            for network, split in itertools.product(networks, splits)
+        )
         errors = []
         with progress(len(networks) * len(splits), "cross-validation", self.verbose) as advance:
-            tasks = Parallel(n_jobs=self.n_jobs, return_as="generator")(
-                delayed(_errors)(
-                    network, moves, max_rounds, split, X, targets, sample_weight, self.penalty, self.fit_intercept, seed
-                )
-                for network, split in itertools.product(networks, splits)
-            )
             for outcome in tasks:
                 errors.append(outcome)
                 advance(f"{len(outcome)} candidates")
@@ -112,21 +112,12 @@ class _ChosenModel(InputTransformer):
             for (metric, adaptivity), rounds in [(moves[0], 0), *itertools.product(moves, range(1, max_rounds + 1))]
         ]
         errors = np.array(errors).reshape(len(networks), len(splits), -1, 2).transpose(3, 0, 2, 1)
-        tested, left_out = errors.reshape(2, len(candidates), len(splits))
-        self.cv_results_, self.best_index_ = _judge(candidates, tested, left_out)
+        self.cv_results_, self.best_index_ = _judge(candidates, *errors.reshape(2, len(candidates), len(splits)))
         self.n_splits_ = len(splits)
         self.best_params_ = candidates[self.best_index_]
         self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
         if self.refit:
-            estimator = AdaptiveTangentClassifier if is_classifier(self) else AdaptiveTangentRegressor
-            model = estimator(
-                **self.best_params_,
-                alpha="loo",
-                adaptivity=0.0,
-                penalty=self.penalty,
-                fit_intercept=self.fit_intercept,
-                random_state=seed,
-            )
+            model = self._candidate(**self.best_params_, random_state=seed)
             self.best_estimator_ = model.fit(X, y, sample_weight)
             self.input_transform_ = self.best_estimator_.input_transform_
         return self
@@ -145,11 +136,18 @@ class _ChosenModel(InputTransformer):
         check_is_fitted(self, "best_estimator_")
         return self.best_estimator_._decision(validate_data(self, X, reset=False, dtype=np.float64))
 
-    def _targets_as_given(self, targets):
+    def _candidate(self, **parameters):
+        """The estimator that is chosen or not."""
+        estimator = AdaptiveTangentClassifier if is_classifier(self) else AdaptiveTangentRegressor
+        return estimator(
+            **parameters, alpha="loo", adaptivity=0.0, penalty=self.penalty, fit_intercept=self.fit_intercept
+        )
+
+    def _as_given(self, targets):
         """Class labels, or targets of the shape that `fit` was given."""
-        if not is_classifier(self):
-            return targets[:, 0] if self._single_output else targets
-        return self.classes_[(targets[:, 0] > 0).astype(int) if targets.shape[1] == 1 else targets.argmax(axis=1)]
+        if is_classifier(self):
+            return self._labels(targets)
+        return targets[:, 0] if self._single_output else targets
 
     def _grid(self, targets, sample_weight):
         """Networks, moves (metric, adaptivity in units of the targets) and the largest number of rounds."""
@@ -178,8 +176,7 @@ class _ChosenModel(InputTransformer):
 
     def _announce(self, n_networks, n_moved, splits):
         """Say the cost before it arises."""
-        logger.log(
-            logging.INFO if self.verbose else logging.DEBUG,
+        logger.info(
             "choosing among %d candidates: %d ridge regressions in %d folds, of up to %d samples each.",
             n_networks * (1 + n_moved),
             n_networks * (1 + n_moved) * len(splits),
@@ -274,7 +271,7 @@ class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
     n_jobs : int, optional
         Processes, by joblib; each takes one network and one fold at a time.
     verbose : int, default=0
-        1 shows a progress bar. The number of fits is logged before they start, at level INFO, without `verbose` DEBUG.
+        1 shows a progress bar. The number of fits is logged before they start, at level INFO.
     random_state : int, RandomState or None, default=None
         Draws the initial weights of networks of finite width, the same for every fold.
 
@@ -295,6 +292,11 @@ class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
     input_transform_, input_metric_, feature_importances_ : ndarray
         As in `AdaptiveTangentRegressor`.
     n_features_in_ : int
+
+    Notes
+    -----
+    At infinite width a candidate costs an n × n eigendecomposition and some kernels for every fold: on one core about
+    0.02 s for 300 samples, and n³ beyond. The default grid has 294 candidates.
 
     Examples
     --------

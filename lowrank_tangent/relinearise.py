@@ -4,7 +4,7 @@ A fit stretches the features of layer l, M1 Φ_l M2, while the gates of the netw
 Here the transforms become part of the network x ↦ f(x; M1 θ M2), with θ its initial weights as before: the gates move
 too, and at unmoved gates its features are the adapted ones M1 Φ_l M2. In the first layer M1 acts on the inputs, the
 network sees x M1. Every transform acts on the inputs of a layer without their constant, and keeps its scale,
-tr(M M^T) = size. Round after round multiplies up.
+tr(M Mᵀ) = size. Round after round multiplies up.
 
 What is stretched, by z(s/√μ), is the spectrum s of a layer's coefficients B:
 

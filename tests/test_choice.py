@@ -231,6 +231,14 @@ def test_several_outputs_and_finite_width():
     assert model.score(X, Y) > 0.5
 
 
+def test_without_rounds_it_chooses_among_ridge_ntks():
+    X, y = make_square(60, 4, random_state=0)
+    model = AdaptiveTangentRegressorCV(depths=[1, 2], activations=["relu", "erf"], biases=[1.0], max_rounds=0).fit(X, y)
+    assert [candidate["n_rounds"] for candidate in model.cv_results_["params"]] == [0] * 4
+    assert model.best_index_ == np.argmax(model.cv_results_["mean_test_score"])
+    assert len(model.best_estimator_.rounds_) == 1
+
+
 def test_processes_find_the_same():
     X, y = make_square(60, 4, random_state=0)
     one, two = (AdaptiveTangentRegressorCV(**SMALL, n_jobs=n).fit(X, y) for n in (1, 2))
