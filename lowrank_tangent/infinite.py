@@ -134,10 +134,16 @@ class InfiniteMLP:
         Raises
         ------
         ValueError
-            If the values of X overflow; for ReLU without a bias, if a sample is zero: it has no direction.
+            For shapes that do not fit; if the values of X overflow; for ReLU without a bias, if a sample is zero: it
+            has no direction.
         """
         moments = MOMENTS[self.activation]
         Y = X if Y is None else Y
+        if X.ndim != 2 or Y.ndim != 2 or X.shape[1] != Y.shape[1]:
+            raise ValueError(
+                f"both sets of samples must have shape (n, n_features), with the same number of features; got "
+                f"{X.shape} and {Y.shape}."
+            )
         variance, other = self._variances(X), self._variances(Y)
         inputs = [(X @ Y.T + float(self.bias) ** 2) / X.shape[1]]
         slopes = []
@@ -179,7 +185,7 @@ class InfiniteMLP:
         if jitter > 0.0:
             logger.info("singular kernel of infinite width: %.1e of its mean diagonal was added to it.", jitter)
         factors = [factor for factor, _ in pairs]
-        return Anchors(X, [None, *factors[: self.depth]], [*factors[self.depth :], None], jitter)
+        return Anchors(X.copy(), [None, *factors[: self.depth]], [*factors[self.depth :], None], jitter)
 
     def factors(self, anchors, X):
         """Factors (h, delta) of every layer's tangent feature: a list of pairs, input side first.
@@ -200,8 +206,10 @@ class InfiniteMLP:
         inputs, gradients = self.layer_products(X, anchors.X)
         rows = np.hstack([X, np.full((len(X), 1), float(self.bias))]) if self.bias else X
         h = [rows * self.forward_scale(X.shape[1])]
-        h += [_whitened(rows, factor) for factor, rows in zip(anchors.inputs[1:], inputs[1:], strict=True)]
-        delta = [_whitened(rows, factor) for factor, rows in zip(anchors.gradients[:-1], gradients[:-1], strict=True)]
+        h += [_whitened(products, factor) for products, factor in zip(inputs[1:], anchors.inputs[1:], strict=True)]
+        delta = [
+            _whitened(products, factor) for products, factor in zip(gradients[:-1], anchors.gradients[:-1], strict=True)
+        ]
         return list(zip(h, [*delta, np.ones((len(X), 1))], strict=True))
 
     def forward_scale(self, fan_in):

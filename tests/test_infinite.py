@@ -246,6 +246,22 @@ def test_sizes_describe_the_network():
         network_of((np.inf,), "relu", "he", True)
 
 
+def test_predictions_do_not_depend_on_what_becomes_of_the_training_array(rng):
+    X = rng.standard_normal((20, 3))
+    X_new = rng.standard_normal((5, 3))
+    model = TangentRidge((np.inf,)).fit(X, X[:, 0])
+    before = model.predict(X_new)
+    X[:] = 0.0
+    np.testing.assert_array_equal(model.predict(X_new), before)
+
+
+def test_shapes_have_to_fit(rng):
+    X = rng.standard_normal((5, 3))
+    for other in (X[:, :2], X[0]):
+        with pytest.raises(ValueError, match=r"same number of features; got \(5, 3\) and"):
+            InfiniteMLP().kernel(X, other)
+
+
 def test_several_outputs_of_one_network_are_shared_ones(rng):
     X = rng.standard_normal((10, 3))
     with pytest.raises(
