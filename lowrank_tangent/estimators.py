@@ -135,7 +135,8 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
         Weight of each used layer's kernel in the initial kernel; 1 by default.
     n_rounds : int ≥ 0, default=0
         How often the transforms of a solution are built into the network, and its features taken anew; then the problem
-        is solved again. 0 is the model of the objective above.
+        is solved again. 0 is the model of the objective above. Two rounds of certified coefficients go a long way, and
+        more can overshoot; `AdaptiveTangentRegressorCV` chooses among gentler ones.
     metric : {"coefficient", "gradient"}, default="coefficient"
         What a round stretches: the singular values of the certified coefficients, or those of the average gradient of
         the fitted function with respect to each layer's inputs.
@@ -243,7 +244,8 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
         Weight of each used layer's kernel in the initial kernel; 1 by default.
     n_rounds : int ≥ 0, default=0
         How often the transforms of a solution are built into the network, and its features taken anew; then the problem
-        is solved again. 0 is the model of the objective above.
+        is solved again. 0 is the model of the objective above. Two rounds of certified coefficients go a long way, and
+        more can overshoot; `AdaptiveTangentRegressorCV` chooses among gentler ones.
     metric : {"coefficient", "gradient"}, default="coefficient"
         What a round stretches: the singular values of the certified coefficients, or those of the average gradient of
         the fitted function with respect to each layer's inputs.
