@@ -8,20 +8,19 @@ Source: LeJeune & Alemohammad, An Adaptive Tangent Feature Perspective of Neural
 
 from ._version import __version__
 from .adaptation import Adaptation, adapt
-from .estimators import (
-    AdaptiveTangentClassifier,
-    AdaptiveTangentRegressor,
-    TangentRidge,
-    TangentRidgeClassifier,
-)
+from .choice import AdaptiveTangentClassifierCV, AdaptiveTangentRegressorCV
+from .estimators import AdaptiveTangentClassifier, AdaptiveTangentRegressor
 from .features import TangentFeatures
 from .problem import StructuredRegression
+from .ridge import TangentRidge, TangentRidgeClassifier
 from .solvers import Solution, solve
 
 __all__ = [
     "Adaptation",
     "AdaptiveTangentClassifier",
+    "AdaptiveTangentClassifierCV",
     "AdaptiveTangentRegressor",
+    "AdaptiveTangentRegressorCV",
     "Solution",
     "StructuredRegression",
     "TangentFeatures",

@@ -99,6 +99,18 @@ def reduced_factor(factor):
     return triangle.T.reshape(*factor.shape[:-1], -1), basis
 
 
+def singular_vectors(coef, h):
+    """Thin SVD of a layer's coefficients whose columns lie in the span of the layer inputs h.
+
+    With fewer inputs than the layer is wide, only as many singular values are sought; the others are zero.
+    """
+    _, basis = reduced_factor(h)
+    if basis is None:
+        return np.linalg.svd(coef, full_matrices=False)
+    u, v, vt = np.linalg.svd(basis.T @ coef, full_matrices=False)
+    return basis @ u, v, vt
+
+
 def rotate(coef, left, right, shape):
     """``left @ coef @ rightᵀ`` of that shape, with the same `right` for every output's block (None: identity)."""
     if left is not None:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from numbers import Integral
 
 import numpy as np
-from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import check_random_state
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .adaptation import adapt
 from .features import TangentFeatures
-from .losses import probabilities_of
-from .networks import MLP
-from .problem import StructuredRegression, check_sample_weight
+from .leave_one_out import ridge_path
+from .networks import network_of
+from .problem import StructuredRegression
+from .relinearise import Relinearisation, run_rounds
 from .solvers import solve
 
 
@@ -27,36 +27,40 @@ class TangentModel:
     def _fit(self, X, targets, sample_weight):
         self._warn_if_nothing_to_learn(X, targets)
         settings = self._settings()
-        network = MLP(self.hidden_layer_sizes, self.activation, self.init, self.bias)
+        network = network_of(self.hidden_layer_sizes, self.activation, self.init, self.bias)
         features = TangentFeatures(
             network, self.outputs, check_random_state(self.random_state), self.layers, self.layer_weights
         )
         continued = settings["warm_start"] and self._continues(features, X, targets)
         if not continued:
-            self.features_ = features.fit(X, targets.shape[1], sample_weight)
-        problem = StructuredRegression(
-            self.features_.operator(X),
-            targets,
-            settings["penalty"],
-            self.alpha,
-            settings["adaptivity"],
-            self.loss,
-            sample_weight,
-            fit_intercept=self.fit_intercept,
-        )
-        solution = solve(
-            problem,
-            settings["solver"],
-            self.tol,
-            settings["max_iter"],
-            warm_start=self.solution_ if continued else None,
-            verbose=settings["verbose"],
-            n_init=settings["n_init"],
-            random_state=self.random_state,
-        )
-        if not solution.converged:
-            warnings.warn(_not_converged(solution, self.tol), ConvergenceWarning, stacklevel=3)
+            self.initial_features_ = features.fit(X, targets.shape[1], sample_weight)
+        unfinished = []
+
+        def solve_on(features):
+            problem, left_out = self._problem(features.operator(X), targets, sample_weight, settings)
+            solution = solve(
+                problem,
+                settings["solver"],
+                self.tol,
+                settings["max_iter"],
+                warm_start=self.solution_ if continued else None,
+                verbose=settings["verbose"],
+                n_init=settings["n_init"],
+                random_state=self.random_state,
+            )
+            if not solution.converged:
+                unfinished.append(solution)
+            return problem, solution, left_out
+
+        relinearisation = Relinearisation(self.initial_features_, settings["metric"], settings["round_adaptivity"])
+        problem, solution, self.rounds_ = run_rounds(relinearisation, X, settings["n_rounds"], solve_on)
+        if unfinished:
+            warnings.warn(_not_converged(unfinished[-1], self.tol), ConvergenceWarning, stacklevel=3)
         adaptation = adapt(problem, solution)
+        self.features_ = relinearisation.features
+        if isinstance(self, InputTransformer):
+            self.input_transform_ = relinearisation.input_transform(problem, solution, X.shape[1])
+        self.alpha_ = problem.alpha
         self.solution_ = solution
         self.adaptation_ = adaptation
         self.coefs_ = solution.coefs
@@ -68,6 +72,32 @@ class TangentModel:
         self.n_iter_ = solution.n_iter
         return self
 
+    def _problem(self, operator, targets, sample_weight, settings):
+        """The problem on these features, and the leave-one-out error that chose its alpha (NaN for a given alpha)."""
+        chosen = isinstance(self.alpha, str) and self.alpha == "loo"
+        problem = StructuredRegression(
+            operator,
+            targets,
+            settings["penalty"],
+            1.0 if chosen else self.alpha,
+            settings["adaptivity"],
+            self.loss,
+            sample_weight,
+            fit_intercept=self.fit_intercept,
+        )
+        if not chosen:
+            return problem, math.nan
+        if self.loss != "squared":
+            raise ValueError(f"alpha='loo' is for loss='squared'; got loss={self.loss!r}. Give alpha as a number.")
+        if not problem.spectral.is_fixed:
+            raise ValueError(
+                "alpha='loo' chooses alpha by a closed form of ridge regression, which adaptivity=0 is (rounds may "
+                f"still move, by round_adaptivity); got adaptivity={settings['adaptivity']!r}. Give alpha as a number."
+            )
+        alpha, error = ridge_path(problem).best_alpha()
+        count = len(targets) if sample_weight is None else sample_weight.sum()
+        return problem.with_strength(alpha, settings["adaptivity"]), error / (count * targets.shape[1])
+
     def _settings(self):
         return {
             "penalty": self.penalty,
@@ -77,17 +107,21 @@ class TangentModel:
             "warm_start": self.warm_start,
             "verbose": self.verbose,
             "n_init": self.n_init,
+            "n_rounds": check_scalar(self.n_rounds, "n_rounds", Integral, min_val=0),
+            "metric": self.metric,
+            "round_adaptivity": self.round_adaptivity,
         }
 
     def _continues(self, features, X, targets):
         """Whether the last fit had the same network and data of the same shape, so that its solution serves again."""
         return (
             hasattr(self, "solution_")
+            and self._settings()["n_rounds"] == 0 == len(self.rounds_) - 1
             and self.features_.network == features.network
             and self.features_.outputs == features.outputs
             and np.array_equal(self.features_.layers, features.layers)
             and np.array_equal(self.features_.layer_weights, features.layer_weights)
-            and self.features_.weights_[0].shape[0] == X.shape[1] + bool(features.network.bias)
+            and self.features_.serves(X)
             and self.solution_.dual.shape == targets.shape
         )
 
@@ -113,7 +147,9 @@ class TangentModel:
 
         They agree as closely as `dual_gap_` is small. With an intercept, kernel and targets are to be centred first
         (``KernelCenterer``). For ``loss="multinomial"`` it is kernel logistic regression that does, with an intercept
-        of its own and nothing centred; for ``loss="interpolation"`` kernel interpolation, which has no alpha.
+        of its own and nothing centred; for ``loss="interpolation"`` kernel interpolation, which has no alpha. At
+        infinite width one of the two sets of samples is to be the training set: features of new samples are projected
+        onto the span of its features, which changes no prediction.
 
         Parameters
         ----------
@@ -127,18 +163,18 @@ class TangentModel:
         left only; else (n·C, n'·C), row i·C + c for sample i and output c
         """
         check_is_fitted(self)
-        return self._kernel(X, Y, self.adaptation_.transform)
+        return self._kernel(X, Y, self.features_, self.adaptation_.transform)
 
     def initial_kernel(self, X, Y=None):
         """Neural tangent kernel K0 at initialisation; arguments and shape as for `kernel`."""
         check_is_fitted(self)
-        return self._kernel(X, Y, lambda operator: operator)
+        return self._kernel(X, Y, self.initial_features_, lambda operator: operator)
 
-    def _kernel(self, X, Y, transform):
-        def features(Z):
-            return transform(self.features_.operator(validate_data(self, Z, reset=False, dtype=np.float64)))
+    def _kernel(self, X, Y, features, transform):
+        def operator(Z):
+            return transform(features.operator(validate_data(self, Z, reset=False, dtype=np.float64)))
 
-        first, second = features(X), None if Y is None else features(Y)
+        first, second = operator(X), None if Y is None else operator(Y)
         return first.mean_gram(second) if first.outputs == "shared" else first.gram(second)
 
 
@@ -153,119 +189,34 @@ def _not_converged(solution, tol):
     )
 
 
-class TangentRegressor(RegressorMixin):
-    """Fit to real targets, and predict them."""
+class InputTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
+    """What a fit says about its inputs: their transform, metric and importance."""
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
+    @property
+    def input_metric_(self):
+        """M Mᵀ, shape (n_features, n_features): the network compares x and x' by xᵀ M Mᵀ x'."""
+        return self.input_transform_ @ self.input_transform_.T
 
-    def fit(self, X, y, sample_weight=None):
-        """Fit the model.
+    @property
+    def feature_importances_(self):
+        """Share of every feature in the metric, shape (n_features,): its diagonal, divided by its trace."""
+        shares = np.sum(self.input_transform_**2, axis=1)
+        return shares / shares.sum()
 
-        Parameters
-        ----------
-        X : array of shape (n, n_features)
-            Dense; standardised columns are a good start.
-        y : array of shape (n,) or (n, C)
-        sample_weight : array of shape (n,), optional
-            Multiplies each sample's loss.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError, TypeError
-            For bad data or parameters; the message says what to do.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If the duality gap is above `tol`.
-        """
-        if self.loss == "multinomial":
-            raise ValueError("loss='multinomial' is for class labels; use a classifier, or loss='squared'.")
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2)
-        self._single_output = y.ndim == 1
-        targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
-        return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
-
-    def predict(self, X):
-        """Predictions, of the shape of y: (n,) or (n, C)."""
-        prediction = self._decision(X)
-        return prediction[:, 0] if self._single_output else prediction
-
-
-def _has_probabilities(model):
-    if model.loss != "multinomial":
-        raise AttributeError(f"loss={model.loss!r} has scores and no probabilities; use loss='multinomial' for them.")
-    return True
-
-
-class TangentClassifier(ClassifierMixin):
-    """Fit to class labels, and predict them."""
-
-    def fit(self, X, y, sample_weight=None):
-        """Fit the model to targets −1 and 1, or 0 and 1 for "multinomial": one column a class, one alone for two.
+    def transform(self, X):
+        """Adapted inputs x M, shape (n, n_features): directions that matter to the fit are stretched.
 
         Parameters
         ----------
         X : array of shape (n, n_features)
-            Dense; standardised columns are a good start.
-        y : array of shape (n,)
-            Class labels of any type.
-        sample_weight : array of shape (n,), optional
-            Multiplies each sample's loss.
 
         Returns
         -------
-        self
-
-        Raises
-        ------
-        ValueError, TypeError
-            For bad data or parameters, or fewer than two classes; the message says what to do.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If the duality gap is above `tol`.
+        ndarray of shape (n, n_features)
         """
-        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
-        check_classification_targets(y)
-        binarizer = LabelBinarizer(neg_label=0 if self.loss == "multinomial" else -1).fit(y)
-        self.classes_ = binarizer.classes_
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"{type(self).__name__} needs samples of at least 2 classes; the data contains only one class: "
-                f"{self.classes_[0]!r}."
-            )
-        targets = binarizer.transform(y).astype(np.float64)
-        return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
+        check_is_fitted(self)
+        return validate_data(self, X, reset=False, dtype=np.float64) @ self.input_transform_
 
-    def decision_function(self, X):
-        """Scores, shape (n,) for two classes and (n, C) otherwise; the largest (or the sign) decides.
-
-        For ``loss="multinomial"`` they are logits: that of the second class, or those of all classes.
-        """
-        scores = self._decision(X)
-        return scores[:, 0] if len(self.classes_) == 2 else scores
-
-    def predict(self, X):
-        """Class labels, shape (n,)."""
-        scores = self.decision_function(X)
-        winners = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
-        return self.classes_[winners]
-
-    @available_if(_has_probabilities)
-    def predict_proba(self, X):
-        """Probabilities of the classes, shape (n, n_classes) in the order of `classes_`; for ``loss="multinomial"``."""
-        return probabilities_of(self._decision(X))[0]
-
-    @available_if(_has_probabilities)
-    def predict_log_proba(self, X):
-        """Logarithms of `predict_proba`, which do not underflow."""
-        return probabilities_of(self._decision(X))[1]
+    @property
+    def _n_features_out(self):
+        return len(self.input_transform_)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ._factors import singular_vectors
 from .transforms import LowRankTransform
 
 _EPS = np.finfo(float).eps
@@ -94,8 +95,8 @@ def adapt(problem, solution):
     ((4, 4), (30, 30))
     """
     theta, left, right, values = [], [], [], []
-    for coef, penalty in zip(solution.coefs, problem.spectral, strict=True):
-        u, v, vt = np.linalg.svd(coef, full_matrices=False)
+    for layer, coef, penalty in zip(problem.operator.layers, solution.coefs, problem.spectral, strict=True):
+        u, v, vt = singular_vectors(coef, layer.h)
         z1, z2 = penalty.split(v)
         z = z1 * z2
         theta.append((u * np.divide(v, z, out=np.zeros_like(v), where=z > 0.0)) @ vt)

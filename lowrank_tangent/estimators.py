@@ -1,13 +1,14 @@
-"""Estimators with scikit-learn's interface: thin layers over features, problem, solver and adaptation."""
+"""The adaptive estimators: thin layers over features, problem, solver and adaptation."""
 
 from __future__ import annotations
 
 from sklearn.base import BaseEstimator
 
-from ._model import TangentClassifier, TangentModel, TangentRegressor
+from ._model import InputTransformer, TangentModel
+from ._targets import TangentClassifier, TangentRegressor
 
 
-class _AdaptiveModel(TangentModel, BaseEstimator):
+class _AdaptiveModel(InputTransformer, TangentModel, BaseEstimator):
     def __init__(
         self,
         hidden_layer_sizes=(256,),
@@ -21,6 +22,9 @@ class _AdaptiveModel(TangentModel, BaseEstimator):
         outputs="shared",
         layers=None,
         layer_weights=None,
+        n_rounds=0,
+        metric="coefficient",
+        round_adaptivity=None,
         solver="auto",
         tol=1e-6,
         max_iter=None,
@@ -41,6 +45,9 @@ class _AdaptiveModel(TangentModel, BaseEstimator):
         self.outputs = outputs
         self.layers = layers
         self.layer_weights = layer_weights
+        self.n_rounds = n_rounds
+        self.metric = metric
+        self.round_adaptivity = round_adaptivity
         self.solver = solver
         self.tol = tol
         self.max_iter = max_iter
@@ -49,47 +56,6 @@ class _AdaptiveModel(TangentModel, BaseEstimator):
         self.verbose = verbose
         self.n_init = n_init
         self.random_state = random_state
-
-
-class _RidgeModel(TangentModel, BaseEstimator):
-    def __init__(
-        self,
-        hidden_layer_sizes=(256,),
-        activation="relu",
-        init="ntk",
-        bias=True,
-        loss="squared",
-        alpha=1e-2,
-        outputs="shared",
-        layers=None,
-        layer_weights=None,
-        tol=1e-6,
-        fit_intercept=True,
-        random_state=None,
-    ):
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.init = init
-        self.bias = bias
-        self.loss = loss
-        self.alpha = alpha
-        self.outputs = outputs
-        self.layers = layers
-        self.layer_weights = layer_weights
-        self.tol = tol
-        self.fit_intercept = fit_intercept
-        self.random_state = random_state
-
-    def _settings(self):
-        return {
-            "penalty": "ridge",
-            "adaptivity": 0.0,
-            "solver": "auto",
-            "max_iter": None,
-            "warm_start": False,
-            "verbose": 0,
-            "n_init": 1,
-        }
 
 
 class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
@@ -101,8 +67,10 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
     Parameters
     ----------
     hidden_layer_sizes : tuple of int, default=(256,)
-        Units of each hidden layer of the network; ``()`` is a linear model.
+        Units of each hidden layer of the network; ``()`` is a linear model. ``(np.inf,)``, ``(np.inf, np.inf)`` and so
+        on are the limits of infinite width, without the randomness of weights; their hidden layers are n × n.
     activation : {"relu", "tanh", "gelu", "erf"}, default="relu"
+        At infinite width "relu" or "erf".
     init : {"ntk", "he", "lecun"}, default="ntk"
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
@@ -114,8 +82,9 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
         "nuclear" are convex: the solution is optimal to `dual_gap_`. For others it is a stationary point to
         `stationarity_`, and nothing says that no better one exists; the best of `n_init` is kept. A sequence gives
         every used layer its own.
-    alpha : float > 0, default=1e-2
-        Strength of the penalty. The features have a mean kernel diagonal of 1.
+    alpha : float > 0 or "loo", default=1e-2
+        Strength of the penalty. The features have a mean kernel diagonal of 1. "loo" takes the value of least
+        leave-one-out error, for every round anew; a closed form of ridge regression, for ``adaptivity=0``.
     adaptivity : float ≥ 0 or sequence of float, default=1.0
         1/μ, how cheaply features may move; 0 is ridge NTK. For large singular values the penalty depends on
         alpha / √adaptivity alone, so search one of the two finely and the other coarsely. A sequence gives every used
@@ -127,6 +96,16 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
         Layers whose tangent features are used, 0 for the first; all by default.
     layer_weights : sequence of float > 0, optional
         Weight of each used layer's kernel in the initial kernel; 1 by default.
+    n_rounds : int ≥ 0, default=0
+        How often the transforms of a solution are built into the network, and its features taken anew; then the problem
+        is solved again. 0 is the model of the objective above. Two rounds of certified coefficients go a long way, and
+        more can overshoot; `AdaptiveTangentRegressorCV` chooses among gentler ones.
+    metric : {"coefficient", "gradient"}, default="coefficient"
+        What a round stretches: the singular values of the certified coefficients, or those of the average gradient of
+        the fitted function with respect to each layer's inputs.
+    round_adaptivity : float ≥ 0 or sequence of float, optional
+        How cheaply a round moves every used layer, as adaptivity does within a solution, which is the default. With
+        ``adaptivity=0`` every round is a ridge regression. At infinite width rounds move the first layer alone.
     solver : {"auto", "newton", "reweighted", "proximal", "bilinear", "cvxpy"}, default="auto"
         "auto" takes "newton" for convex penalties and "reweighted" for others, see `lowrank_tangent.solve`.
     tol : float > 0, default=1e-6
@@ -136,7 +115,8 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
     fit_intercept : bool, default=True
         Adds an unpenalised constant for every output.
     warm_start : bool, default=False
-        Keep features and solution of the last fit as the start of the next, if the data have the same shape.
+        Keep features and solution of the last fit as the start of the next, if the data have the same shape (at
+        infinite width: are the same). After rounds every fit starts anew.
     verbose : int, default=0
         1 shows a progress bar with the duality gap.
     n_init : int, default=1
@@ -156,6 +136,7 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
     adaptation_ : Adaptation
         Parameters, transforms and singular values of each layer.
     features_ : TangentFeatures
+        Those of the solution; `initial_features_` are those before any round.
     solution_ : Solution
         With dual point, certificate and history of the solver.
     dual_gap_ : float
@@ -164,6 +145,17 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
         Relative residual of the optimality condition for a penalty that is not convex; else NaN.
     objective_ : float
     n_iter_ : int
+    alpha_ : float
+        The alpha of the solution.
+    rounds_ : list of Round
+        Alpha, certificate, errors and transforms of every solution, see `lowrank_tangent.relinearise.Round`.
+    input_transform_ : ndarray of shape (n_features, n_features)
+        M of all rounds multiplied up, with the stretch of the last solution, which `metric` measures: tr(M Mᵀ) =
+        n_features. `transform` gives x M.
+    input_metric_ : ndarray of shape (n_features, n_features)
+        M Mᵀ.
+    feature_importances_ : ndarray of shape (n_features,)
+        Diagonal of the metric, divided by its trace.
     n_features_in_ : int
 
     Examples
@@ -187,8 +179,10 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
     Parameters
     ----------
     hidden_layer_sizes : tuple of int, default=(256,)
-        Units of each hidden layer of the network; ``()`` is a linear model.
+        Units of each hidden layer of the network; ``()`` is a linear model. ``(np.inf,)``, ``(np.inf, np.inf)`` and so
+        on are the limits of infinite width, without the randomness of weights; their hidden layers are n × n.
     activation : {"relu", "tanh", "gelu", "erf"}, default="relu"
+        At infinite width "relu" or "erf".
     init : {"ntk", "he", "lecun"}, default="ntk"
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
@@ -201,8 +195,9 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
         "nuclear" are convex: the solution is optimal to `dual_gap_`. For others it is a stationary point to
         `stationarity_`, and nothing says that no better one exists; the best of `n_init` is kept. A sequence gives
         every used layer its own.
-    alpha : float > 0, default=1e-2
-        Strength of the penalty. The features have a mean kernel diagonal of 1.
+    alpha : float > 0 or "loo", default=1e-2
+        Strength of the penalty. The features have a mean kernel diagonal of 1. "loo" takes the value of least
+        leave-one-out error, for every round anew; a closed form of ridge regression, for ``adaptivity=0``.
     adaptivity : float ≥ 0 or sequence of float, default=1.0
         1/μ, how cheaply features may move; 0 is ridge NTK. For large singular values the penalty depends on
         alpha / √adaptivity alone, so search one of the two finely and the other coarsely. A sequence gives every used
@@ -214,6 +209,16 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
         Layers whose tangent features are used, 0 for the first; all by default.
     layer_weights : sequence of float > 0, optional
         Weight of each used layer's kernel in the initial kernel; 1 by default.
+    n_rounds : int ≥ 0, default=0
+        How often the transforms of a solution are built into the network, and its features taken anew; then the problem
+        is solved again. 0 is the model of the objective above. Two rounds of certified coefficients go a long way, and
+        more can overshoot; `AdaptiveTangentRegressorCV` chooses among gentler ones.
+    metric : {"coefficient", "gradient"}, default="coefficient"
+        What a round stretches: the singular values of the certified coefficients, or those of the average gradient of
+        the fitted function with respect to each layer's inputs.
+    round_adaptivity : float ≥ 0 or sequence of float, optional
+        How cheaply a round moves every used layer, as adaptivity does within a solution, which is the default. With
+        ``adaptivity=0`` every round is a ridge regression. At infinite width rounds move the first layer alone.
     solver : {"auto", "newton", "reweighted", "proximal", "bilinear", "cvxpy"}, default="auto"
         "auto" takes "newton" for convex penalties and "reweighted" for others, see `lowrank_tangent.solve`.
     tol : float > 0, default=1e-6
@@ -223,7 +228,8 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
     fit_intercept : bool, default=True
         Adds an unpenalised constant for every output.
     warm_start : bool, default=False
-        Keep features and solution of the last fit as the start of the next, if the data have the same shape.
+        Keep features and solution of the last fit as the start of the next, if the data have the same shape (at
+        infinite width: are the same). After rounds every fit starts anew.
     verbose : int, default=0
         1 shows a progress bar with the duality gap.
     n_init : int, default=1
@@ -243,6 +249,7 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
     adaptation_ : Adaptation
         Parameters, transforms and singular values of each layer.
     features_ : TangentFeatures
+        Those of the solution; `initial_features_` are those before any round.
     solution_ : Solution
         With dual point, certificate and history of the solver.
     dual_gap_ : float
@@ -251,6 +258,17 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
         Relative residual of the optimality condition for a penalty that is not convex; else NaN.
     objective_ : float
     n_iter_ : int
+    alpha_ : float
+        The alpha of the solution.
+    rounds_ : list of Round
+        Alpha, certificate, errors and transforms of every solution, see `lowrank_tangent.relinearise.Round`.
+    input_transform_ : ndarray of shape (n_features, n_features)
+        M of all rounds multiplied up, with the stretch of the last solution, which `metric` measures: tr(M Mᵀ) =
+        n_features. `transform` gives x M.
+    input_metric_ : ndarray of shape (n_features, n_features)
+        M Mᵀ.
+    feature_importances_ : ndarray of shape (n_features,)
+        Diagonal of the metric, divided by its trace.
     n_features_in_ : int
     classes_ : ndarray of shape (n_classes,)
 
@@ -260,140 +278,6 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
     >>> from lowrank_tangent import AdaptiveTangentClassifier
     >>> X, y = load_iris(return_X_y=True)
     >>> model = AdaptiveTangentClassifier((64,), random_state=0).fit(X[::2], y[::2])
-    >>> bool(model.score(X[1::2], y[1::2]) > 0.9)
-    True
-    """
-
-
-class TangentRidge(TangentRegressor, _RidgeModel):
-    """Ridge regression with the neural tangent kernel: fixed features.
-
-    Minimises  ``½‖y − A B − b‖² + (α/2) Σ_l ‖B_l‖²``, in closed form: `AdaptiveTangentRegressor` with
-    ``adaptivity=0``.
-
-    Parameters
-    ----------
-    hidden_layer_sizes : tuple of int, default=(256,)
-        Units of each hidden layer of the network; ``()`` is a linear model.
-    activation : {"relu", "tanh", "gelu", "erf"}, default="relu"
-    init : {"ntk", "he", "lecun"}, default="ntk"
-        Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
-    bias : bool or float, default=True
-        Constant appended to the input of every layer; False or 0 leaves biases out.
-    loss : {"squared", "interpolation"}, default="squared"
-        "interpolation" asks for A B + b = y on the training data; alpha then makes no difference to the solution.
-    alpha : float > 0, default=1e-2
-        Strength of the penalty. The features have a mean kernel diagonal of 1.
-    outputs : {"shared", "network"}, default="shared"
-        "shared": one network output and separate coefficients for every target. "network": one network output
-        for every target.
-    layers : sequence of int, optional
-        Layers whose tangent features are used, 0 for the first; all by default.
-    layer_weights : sequence of float > 0, optional
-        Weight of each used layer's kernel in the initial kernel; 1 by default.
-    tol : float > 0, default=1e-6
-        Relative duality gap that the solution is certified to.
-    fit_intercept : bool, default=True
-        Adds an unpenalised constant for every output.
-    random_state : int, RandomState or None, default=None
-        Draws the initial weights.
-
-    Attributes
-    ----------
-    coefs_ : list of ndarray
-        Coefficients B of each layer, shape (p, q), or (p, C·q) for "shared" outputs: p inputs, the last of them
-        the bias if there is one, and q units.
-    intercept_ : ndarray of shape (C,)
-    transforms_ : list of (LowRankTransform, LowRankTransform)
-        Left (inputs) and right (units) transform of each layer's features. One-sided penalties, which is what
-        "power" and "kl" are, leave the right one at the identity; `JointPenalty` moves both.
-    adaptation_ : Adaptation
-        Parameters, transforms and singular values of each layer.
-    features_ : TangentFeatures
-    solution_ : Solution
-        With dual point, certificate and history of the solver.
-    dual_gap_ : float
-        Relative duality gap: the objective is within this share of the optimum. NaN for a penalty that is not convex.
-    stationarity_ : float
-        Relative residual of the optimality condition for a penalty that is not convex; else NaN.
-    objective_ : float
-    n_iter_ : int
-    n_features_in_ : int
-
-    Examples
-    --------
-    >>> from lowrank_tangent.datasets import make_product
-    >>> from lowrank_tangent import TangentRidge
-    >>> X, y = make_product(500, 10, random_state=0)
-    >>> model = TangentRidge((64,), alpha=0.1, random_state=0).fit(X[:400], y[:400])
-    >>> bool(model.score(X[400:], y[400:]) > 0.55)
-    True
-    """
-
-
-class TangentRidgeClassifier(TangentClassifier, _RidgeModel):
-    """Classification by ridge regression with the neural tangent kernel: fixed features.
-
-    Regresses targets −1 and 1, one column a class, in closed form; the largest score decides. ``loss="multinomial"`` is
-    logistic regression on the same features, ``Σ_i CE(y_i, softmax((A B)_i + b)) + (α/2) Σ_l ‖B_l‖²``, by iteration.
-
-    Parameters
-    ----------
-    hidden_layer_sizes : tuple of int, default=(256,)
-        Units of each hidden layer of the network; ``()`` is a linear model.
-    activation : {"relu", "tanh", "gelu", "erf"}, default="relu"
-    init : {"ntk", "he", "lecun"}, default="ntk"
-        Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
-    bias : bool or float, default=True
-        Constant appended to the input of every layer; False or 0 leaves biases out.
-    loss : {"squared", "multinomial", "interpolation"}, default="squared"
-        "multinomial" is the cross-entropy of the softmax of A B + b, and brings `predict_proba`. "interpolation" asks
-        for scores of −1 and 1 on the training data; alpha then makes no difference to the solution.
-    alpha : float > 0, default=1e-2
-        Strength of the penalty. The features have a mean kernel diagonal of 1.
-    outputs : {"shared", "network"}, default="shared"
-        "shared": one network output and separate coefficients for every target. "network": one network output
-        for every target.
-    layers : sequence of int, optional
-        Layers whose tangent features are used, 0 for the first; all by default.
-    layer_weights : sequence of float > 0, optional
-        Weight of each used layer's kernel in the initial kernel; 1 by default.
-    tol : float > 0, default=1e-6
-        Relative duality gap that the solution is certified to.
-    fit_intercept : bool, default=True
-        Adds an unpenalised constant for every output.
-    random_state : int, RandomState or None, default=None
-        Draws the initial weights.
-
-    Attributes
-    ----------
-    coefs_ : list of ndarray
-        Coefficients B of each layer, shape (p, q), or (p, C·q) for "shared" outputs: p inputs, the last of them
-        the bias if there is one, and q units.
-    intercept_ : ndarray of shape (C,)
-    transforms_ : list of (LowRankTransform, LowRankTransform)
-        Left (inputs) and right (units) transform of each layer's features. One-sided penalties, which is what
-        "power" and "kl" are, leave the right one at the identity; `JointPenalty` moves both.
-    adaptation_ : Adaptation
-        Parameters, transforms and singular values of each layer.
-    features_ : TangentFeatures
-    solution_ : Solution
-        With dual point, certificate and history of the solver.
-    dual_gap_ : float
-        Relative duality gap: the objective is within this share of the optimum. NaN for a penalty that is not convex.
-    stationarity_ : float
-        Relative residual of the optimality condition for a penalty that is not convex; else NaN.
-    objective_ : float
-    n_iter_ : int
-    n_features_in_ : int
-    classes_ : ndarray of shape (n_classes,)
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_iris
-    >>> from lowrank_tangent import TangentRidgeClassifier
-    >>> X, y = load_iris(return_X_y=True)
-    >>> model = TangentRidgeClassifier((64,), random_state=0).fit(X[::2], y[::2])
     >>> bool(model.score(X[1::2], y[1::2]) > 0.9)
     True
     """

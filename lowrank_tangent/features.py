@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from numbers import Integral
 
 import numpy as np
 
+from .infinite import Anchors, InfiniteMLP
 from .networks import MLP
 from .operators import LayerFactors, TangentOperator
 
@@ -19,11 +21,13 @@ class TangentFeatures:
 
     Parameters
     ----------
-    network : MLP, optional
-        One hidden layer of 256 ReLU units by default.
+    network : MLP or InfiniteMLP, optional
+        One hidden layer of 256 ReLU units by default. Of infinite width, the features are n-dimensional factors of the
+        exact kernel on the n samples that are fitted.
     outputs : {"shared", "network"}, default="shared"
         "shared": the network has one output and every target its own coefficients. "network": the network
-        has as many outputs as there are targets, with one set of coefficients.
+        has as many outputs as there are targets, with one set of coefficients. At infinite width the outputs of a
+        network share nothing, which is what "shared" stands for.
     random_state : int, RandomState or None
     layers : sequence of int, optional
         Layers whose features are used, 0 for the first; all by default.
@@ -33,8 +37,8 @@ class TangentFeatures:
 
     Attributes
     ----------
-    weights_ : list of ndarray
-        Initial weights θ0.
+    weights_ : list of ndarray or Anchors
+        Initial weights θ0; of a network of infinite width the training points and their factors.
     scale_ : float
         Every feature is multiplied by this, so that the mean diagonal of K0 over the fitted samples is 1.
     n_outputs_ : int
@@ -51,8 +55,8 @@ class TangentFeatures:
     """
 
     def __init__(self, network=None, outputs="shared", random_state=None, layers=None, layer_weights=None):
-        if network is not None and not isinstance(network, MLP):
-            raise TypeError(f"network must be an MLP; got {type(network).__name__}.")
+        if network is not None and not isinstance(network, (MLP, InfiniteMLP)):
+            raise TypeError(f"network must be an MLP or an InfiniteMLP; got {type(network).__name__}.")
         if outputs not in ("shared", "network"):
             raise ValueError(f"outputs must be 'shared' or 'network'; got {outputs!r}.")
         self.network = network or MLP()
@@ -62,7 +66,7 @@ class TangentFeatures:
         self.layer_weights = layer_weights
 
     def fit(self, X, n_outputs=1, sample_weight=None):
-        """Draw the weights and set the scale.
+        """Draw the weights (take the training points at infinite width) and set the scale.
 
         Parameters
         ----------
@@ -78,14 +82,52 @@ class TangentFeatures:
         Raises
         ------
         ValueError
-            If the features overflow, or vanish for every sample.
+            If the features overflow, or vanish for every sample; for several outputs of "network" at infinite width.
         """
         self.n_outputs_ = n_outputs
-        self.weights_ = self.network.initialise(
-            X.shape[1], n_outputs if self.outputs == "network" else 1, self.random_state
-        )
-        self.layers_ = _check_layers(self.layers, len(self.weights_))
+        if isinstance(self.network, MLP):
+            self.weights_ = self.network.initialise(
+                X.shape[1], n_outputs if self.outputs == "network" else 1, self.random_state
+            )
+        elif self.outputs == "network" and n_outputs > 1:
+            raise ValueError(
+                f"the {n_outputs} outputs of a network of infinite width share nothing; outputs='shared' says the same."
+            )
+        return self._set(X, sample_weight)
+
+    def relinearised(self, network, X, sample_weight=None):
+        """The features of another network with the same initial weights.
+
+        Parameters
+        ----------
+        network : object with ``factors(weights, X)``
+            At infinite width also with ``anchor(X)``.
+        X : ndarray of shape (n, n_features)
+            Training points; they set the scale.
+        sample_weight : ndarray of shape (n,), optional
+
+        Returns
+        -------
+        TangentFeatures
+
+        Raises
+        ------
+        ValueError
+            If the features overflow, or vanish for every sample.
+        """
+        other = copy.copy(self)
+        other.network = network
+        return other._set(X, sample_weight)
+
+    def _set(self, X, sample_weight):
+        """Take the training points where the network needs them, and set the scale."""
+        if hasattr(self.network, "anchor"):
+            self.weights_ = self.network.anchor(X)
+        with np.errstate(over="ignore", invalid="ignore"):
+            first = self.network.factors(self.weights_, X[:1])
+        self.layers_ = _check_layers(self.layers, len(first))
         self._roots = np.sqrt(_check_layer_weights(self.layer_weights, len(self.layers_)))
+        self._row_floats = sum(h.size + delta.shape[-1] * self.n_outputs_ for h, delta in first)
         self.scale_ = 1.0
         with np.errstate(over="ignore", invalid="ignore"):
             diagonal = [self._factors(batch, check=True).diagonal() for batch in self._batches(X)]
@@ -99,6 +141,12 @@ class TangentFeatures:
             )
         self.scale_ = 1.0 / math.sqrt(mean)
         return self
+
+    def serves(self, X):
+        """Whether these features, fitted before, are those of other training data too."""
+        if isinstance(self.weights_, Anchors):
+            return np.array_equal(self.weights_.X, X)
+        return len(self.weights_[0]) == X.shape[1] + bool(self.network.bias)
 
     def operator(self, X):
         """The tangent operator of some samples.
@@ -128,8 +176,7 @@ class TangentFeatures:
         return TangentOperator(layers, self.outputs, self.n_outputs_ if self.outputs == "shared" else None)
 
     def _batches(self, X):
-        floats = sum(w.shape[0] + w.shape[1] * self.n_outputs_ for w in self.weights_)
-        rows = max(1, _BATCH_BYTES // (8 * floats))
+        rows = max(1, _BATCH_BYTES // (8 * self._row_floats))
         return (X[start : start + rows] for start in range(0, len(X), rows))
 
 

@@ -16,6 +16,8 @@ from numbers import Integral, Real
 import numpy as np
 from scipy.special import erf, ndtr
 
+from .infinite import InfiniteMLP
+
 _SQRT_2PI = math.sqrt(2.0 * math.pi)
 _TWO_OVER_SQRT_PI = 2.0 / math.sqrt(math.pi)
 
@@ -104,6 +106,11 @@ class MLP:
         if not isinstance(self.bias, (bool, np.bool_, Real)) or not math.isfinite(self.bias) or self.bias < 0:
             raise ValueError(f"bias must be True, False or a finite number >= 0; got {self.bias!r}.")
 
+    @property
+    def n_layers(self):
+        """Number of layers of weights."""
+        return len(self.hidden_layer_sizes) + 1
+
     def initialise(self, n_features, n_outputs=1, random_state=None):
         """Draw the initial weights.
 
@@ -153,7 +160,7 @@ class MLP:
             fan_in = hidden.shape[1]
             if self.bias:
                 hidden = np.hstack([hidden, np.full((len(X), 1), float(self.bias), dtype=hidden.dtype)])
-            scaled = hidden * self._forward_scale(fan_in)
+            scaled = hidden * self.forward_scale(fan_in)
             inputs.append(scaled)
             preactivations.append(scaled @ weight)
             hidden = activate(preactivations[-1])
@@ -173,7 +180,7 @@ class MLP:
         deltas = [delta]
         for weight, z in zip(weights[:0:-1], preactivations[-2::-1], strict=True):
             fan_in = z.shape[1]
-            delta = delta @ (weight[:fan_in].T * self._forward_scale(fan_in))
+            delta = delta @ (weight[:fan_in].T * self.forward_scale(fan_in))
             delta = delta * slope(z)[:, None, :]
             deltas.append(delta)
         return deltas[::-1]
@@ -187,7 +194,8 @@ class MLP:
         """Outputs of the network, shape (n, n_outputs)."""
         return self.forward(weights, X)[0]
 
-    def _forward_scale(self, fan_in):
+    def forward_scale(self, fan_in):
+        """Factor of a layer's input in the forward pass."""
         return 1.0 / math.sqrt(fan_in) if self.init == "ntk" else 1.0
 
     def _check(self, weights, X):
@@ -206,3 +214,28 @@ class MLP:
                     f"{' + bias' if self.bias else ''}, units); got {weight.shape}."
                 )
         return X
+
+
+def network_of(hidden_layer_sizes, activation, init, bias):
+    """The network that the parameters of an estimator describe: an `InfiniteMLP` where all sizes are ``np.inf``.
+
+    Raises
+    ------
+    ValueError
+        For sizes of which only some are infinite, an initialisation that has no limit, and what the networks refuse.
+    """
+    sizes = (hidden_layer_sizes,) if isinstance(hidden_layer_sizes, Real) else tuple(hidden_layer_sizes)
+    infinite = [isinstance(size, Real) and size == math.inf for size in sizes]
+    if not any(infinite):
+        return MLP(hidden_layer_sizes, activation, init, bias)
+    if not all(infinite):
+        raise ValueError(
+            f"hidden_layer_sizes must be all finite or all infinite, e.g. (256, 256) or (np.inf, np.inf); "
+            f"got {hidden_layer_sizes!r}."
+        )
+    if init != "ntk":
+        raise ValueError(f"at infinite width only init='ntk' has a limit; got {init!r}.")
+    return InfiniteMLP(len(sizes), activation, bias)
+
+
+__all__ = ["ACTIVATIONS", "INITIALISATIONS", "MLP", "InfiniteMLP", "network_of"]

@@ -28,7 +28,12 @@ CLASSIFIERS = [AdaptiveTangentClassifier, TangentRidgeClassifier]
 
 # A duality gap bounds the squared distance of predictions, and scikit-learn compares the predictions of equivalent
 # fits to seven digits: that takes a gap of 1e-15. No check is expected to fail.
-@parametrize_with_checks([estimator((16,), tol=1e-15) for estimator in ESTIMATORS])
+CHECKED = [estimator((16,), tol=1e-15) for estimator in ESTIMATORS]
+ROUNDS = {"adaptivity": 0.0, "round_adaptivity": 10.0, "metric": "gradient", "n_rounds": 2}
+CHECKED += [estimator((np.inf,), tol=1e-15, **ROUNDS) for estimator in ESTIMATORS[:2]]
+
+
+@parametrize_with_checks(CHECKED)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_scikit_learn_compatibility(estimator, check):
     check(estimator)

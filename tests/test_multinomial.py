@@ -290,9 +290,14 @@ def test_targets_that_are_no_probabilities_are_refused(rng):
         StructuredRegression(operator, np.arange(-2.0, 4.0), loss="multinomial")
 
 
-# The checks compare equivalent fits to seven digits.
+# The checks compare equivalent fits to seven digits; proximal gradient ends far below the gap that it is asked for.
 @parametrize_with_checks(
-    [model((8,), "tanh", loss="multinomial", alpha=1.0, tol=1e-14, random_state=0) for model in CLASSIFIERS]
+    [
+        AdaptiveTangentClassifier(
+            (8,), "tanh", loss="multinomial", alpha=1.0, solver="proximal", tol=1e-13, random_state=0
+        ),
+        TangentRidgeClassifier((8,), "tanh", loss="multinomial", alpha=1.0, tol=1e-13, random_state=0),
+    ]
 )
 @pytest.mark.filterwarnings("default")
 def test_scikit_learn_compatibility(estimator, check):

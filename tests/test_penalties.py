@@ -3,7 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lowrank_tangent.penalties import (
@@ -318,6 +318,7 @@ def test_proposition_three(penalty, price):
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.floats(0.05, 3.0), st.floats(1.0, 4.0)), min_size=1, max_size=4), st.floats(0.0, 0.99))
+@example([(0.125, 1.0)], 0.5)  # local minima at z = 7 and 8.6
 def test_proposition_three_for_random_quasi_convex_prices(terms, wave):
     def omega(z):
         x = np.abs(z - 1.0)

@@ -18,6 +18,11 @@ def test_examples_of_the_readme_run_and_print_what_it_says(capsys):
     claimed_fixed, claimed_adaptive = map(float, re.search(r"prints `R2 ([\d.]+) -> ([\d.]+)", text).groups())
     # Two digits are shown; a BLAS of another build may round the last one differently.
     assert (fixed, adaptive) == pytest.approx((claimed_fixed, claimed_adaptive), abs=0.011)
+    shown = [
+        list(map(float, re.search(r"ridge NTK ([\d.]+), chosen ([\d.]+)", source).groups()))
+        for source in (printed, text)
+    ]
+    assert shown[0] == pytest.approx(shown[1], abs=0.03)
     assert names["model"].dual_gap_ <= 1e-6
     assert names["solution"].dual_gap <= 1e-10
 

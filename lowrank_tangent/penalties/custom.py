@@ -42,7 +42,7 @@ class CustomPenalty(SpectralPenalty):
 
     Notes
     -----
-    Minimisers are searched globally, on a grid with sixteen points a decade of z − 1 before refinement. Whether the
+    Minimisers are searched globally, on a grid with 16 points a decade of z − 1 (64 from 0.01 to 1000). Whether the
     effective penalty is convex is decided by secants of ω(√t) on a grid, see `is_convex`.
 
     Examples

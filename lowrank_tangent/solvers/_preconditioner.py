@@ -15,9 +15,11 @@ from ._kernels import stretched_layer
 from ._nystrom import NystromFactor
 from ._products import SystemProducts, skinny_cost
 
-#: Largest number of dual unknowns, and of operations, for which the system is assembled.
+#: Largest number of dual unknowns and of operations for which the system is assembled where nothing else helps, and of
+#: operations for which it is assembled from the start.
 _EXACT_UNKNOWNS = 2000
 _EXACT_OPERATIONS = 1e10
+_CHEAP_OPERATIONS = 2e8
 #: Largest number of samples whose whole kernel is factorised, and landmarks for more than that.
 _KERNEL_SAMPLES = 12_000
 _LANDMARKS = 1500
@@ -39,7 +41,8 @@ class Preconditioner:
         self.problem = problem
         n, C = design.n_samples, design.n_outputs
         exact_cost = _exact_cost(design)
-        self.exact = problem.loss.name == "squared" and n * C <= _EXACT_UNKNOWNS and exact_cost <= _EXACT_OPERATIONS
+        self._may_be_exact = problem.loss.is_quadratic and n * C <= _EXACT_UNKNOWNS and exact_cost <= _EXACT_OPERATIONS
+        self.exact = self._may_be_exact and exact_cost <= _CHEAP_OPERATIONS
         self.products = SystemProducts(problem, single=not self.exact)
         width = sum(p + layer.n_outputs * q for layer in design.layers for p, q in [layer.shape])
         if self.exact:
@@ -74,6 +77,17 @@ class Preconditioner:
         self.products.widen()
         self._spent = 0.0
         self._factor = self._renew(point)
+
+    def sharpen(self, point):
+        """Make the best of this point: double precision, then the system itself. Whether there was a better way."""
+        if self.products.is_single:
+            self.widen(point)
+        elif self._may_be_exact and not self.exact:
+            self.exact, self._renew = True, self._exact
+            self._factor = self._renew(point)
+        else:
+            return False
+        return True
 
     def spend_product(self):
         """Account for one product with the system."""

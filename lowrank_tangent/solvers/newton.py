@@ -98,9 +98,7 @@ def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
         if moved is not None:
             best.offer_primal(moved)
             point = moved
-        elif point.problem is problem and preconditioner.products.is_single:
-            preconditioner.widen(point)
-        elif point.problem is problem and point.spectral is final:
+        elif point.problem is problem and not preconditioner.sharpen(point) and point.spectral is final:
             message = "the objective cannot be improved in floating-point arithmetic"
             best.offer_dual(step.dual, step.pull)
             monitor.record(iteration + 1, best.certificate)

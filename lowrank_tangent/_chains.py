@@ -1,0 +1,160 @@
+"""Outcomes of every round of ridge regressions, for many ways of moving the features at once.
+
+What a choice by cross-validation needs of the candidates on one fold and one network. At infinite width a round is
+plain algebra with n × n kernels, and all candidates share the first one with its eigendecomposition; the estimators,
+which keep factors to predict from, find the same predictions several times slower.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from .features import TangentFeatures
+from .infinite import InfiniteMLP
+from .leave_one_out import RidgePath, ridge_path
+from .penalties import ScaledPenalty, get_penalty
+from .problem import StructuredRegression
+from .relinearise import Relinearisation, run_rounds
+from .solvers import solve
+
+
+class Outcome(NamedTuple):
+    """What one round predicts, shape (n', C), and its mean squared leave-one-out error on the training samples."""
+
+    prediction: np.ndarray
+    leave_one_out_error: float
+
+
+def outcomes_of_rounds(network, moves, n_rounds, data, X_test, penalty="power", fit_intercept=True, seed=None):
+    """Ridge regression, alpha by leave-one-out, before and after every round of every move.
+
+    Parameters
+    ----------
+    network : MLP or InfiniteMLP
+    moves : sequence of (metric, adaptivity)
+    n_rounds : int
+    data : (X, targets, sample_weight)
+        Training samples, targets of shape (n, C), weights or None.
+    X_test : ndarray of shape (n', n_features)
+    penalty : str or SpectralPenalty
+    fit_intercept : bool
+    seed : int, optional
+        Draws the weights of a network of finite width.
+
+    Returns
+    -------
+    before : Outcome
+        Of the initial network.
+    after : list of lists of Outcome
+        ``after[i][k]``: of move i after k + 1 rounds.
+    """
+    if not isinstance(network, InfiniteMLP):
+        chains = [_chain(network, move, n_rounds, data, X_test, penalty, fit_intercept, seed) for move in moves]
+        return chains[0][0], [chain[1:] for chain in chains]
+    inputs = _Inputs(network, data[0], X_test)
+    start = np.eye(inputs.train.shape[1])
+    first = _KernelRound(inputs, start, data, fit_intercept)
+    after = []
+    for metric, adaptivity in moves:
+        price = ScaledPenalty(get_penalty(penalty), adaptivity)
+        transform, current, outcomes = start, first, []
+        for _ in range(n_rounds):
+            transform = inputs.normalised(transform @ current.stretch(metric, price))
+            current = _KernelRound(inputs, transform, data, fit_intercept)
+            outcomes.append(current.outcome)
+        after.append(outcomes)
+    return first.outcome, after
+
+
+def _chain(network, move, n_rounds, data, X_test, penalty, fit_intercept, seed):
+    """The same of one move at finite width, by the features themselves."""
+    X, targets, sample_weight = data
+    metric, adaptivity = move
+    outcomes, total = [], targets.size if sample_weight is None else sample_weight.sum() * targets.shape[1]
+
+    def solve_on(features):
+        problem = StructuredRegression(
+            features.operator(X), targets, penalty, 1.0, 0.0, sample_weight=sample_weight, fit_intercept=fit_intercept
+        )
+        alpha, error = ridge_path(problem).best_alpha()
+        problem = problem.with_strength(alpha, 0.0)
+        solution = solve(problem)
+        outcomes.append(Outcome(features.predict(X_test, solution.coefs) + solution.intercept, error / total))
+        return problem, solution, error
+
+    features = TangentFeatures(network, "shared", check_random_state(seed)).fit(X, targets.shape[1], sample_weight)
+    run_rounds(Relinearisation(features, metric, adaptivity), X, n_rounds, solve_on)
+    return outcomes
+
+
+class _Inputs:
+    """Samples in coordinates in which rounds are cheap, and a network that sees no difference.
+
+    Rounds move directions in the span of the training samples alone. Of more features than samples, n coordinates in
+    that span and the distance from it (0 for training samples) are enough.
+    """
+
+    def __init__(self, network, X, X_test):
+        n, self.n_features = X.shape
+        self.train, self.test = X, X_test
+        if self.n_features > n + 1:
+            basis, _ = np.linalg.qr(X.T)
+            inside = X_test @ basis
+            outside = np.linalg.norm(X_test - inside @ basis.T, axis=1)
+            self.train, self.test = np.hstack([X @ basis, np.zeros((n, 1))]), np.column_stack([inside, outside])
+        # The network divides by the number of its inputs.
+        self._scale = math.sqrt(self.train.shape[1] / self.n_features)
+        self._network = InfiniteMLP(network.depth, network.activation, float(network.bias) * self._scale)
+
+    def products(self, transform):
+        """Tangent kernel and gradient products of the training samples, and the kernel of the test samples to them."""
+        Z = self._scale * self.train @ transform
+        inputs, gradients = self._network.layer_products(Z)
+        kernel = sum(first * second for first, second in zip(inputs, gradients, strict=True))
+        return kernel, gradients[0], self._network.kernel(self._scale * self.test @ transform, Z)
+
+    def normalised(self, transform):
+        """The transform with tr(M Mᵀ) = n_features; left-out directions move as the last coordinate does."""
+        left_out = (self.n_features - len(transform)) * transform[-1, -1] ** 2
+        total = np.sum(transform**2) + left_out
+        return transform * math.sqrt(self.n_features / total) if total > 0.0 else np.eye(len(transform))
+
+
+class _KernelRound:
+    """Ridge regression on the kernel of the network that sees x M."""
+
+    def __init__(self, inputs, transform, data, fit_intercept):
+        _, targets, self._weights = data
+        kernel, self._gradients, cross = inputs.products(transform)
+        self._size = np.average(np.diagonal(kernel), weights=self._weights)
+        kernel, cross = kernel / self._size, cross / self._size
+        roots = np.ones(len(targets)) if self._weights is None else np.sqrt(self._weights)
+        unit = roots / np.linalg.norm(roots) if fit_intercept else np.zeros(len(targets))
+
+        def project(values):
+            return values - np.multiply.outer(unit, unit @ values)
+
+        scaled = roots[:, None] * kernel * roots
+        path = RidgePath(project(project(scaled).T), project(roots[:, None] * targets), unit)
+        alpha, error = path.best_alpha()
+        self._dual = roots[:, None] * path.dual_coefs(alpha)
+        self._features = inputs.train @ transform / math.sqrt(inputs.n_features)
+        self._forward_scale = 1.0 / math.sqrt(inputs.n_features)
+        intercept = np.average(targets - kernel @ self._dual, axis=0, weights=self._weights) if fit_intercept else 0.0
+        self.outcome = Outcome(cross @ self._dual + intercept, error / (np.sum(roots**2) * targets.shape[1]))
+
+    def stretch(self, metric, price):
+        """U diag(z) Uᵀ of the spectrum that the metric measures."""
+        h, r = self._features, self._dual
+        if metric == "coefficient":
+            moment = h.T @ ((r @ r.T) * self._gradients) @ h / self._size
+        else:
+            shares = np.full(len(h), 1.0 / len(h)) if self._weights is None else self._weights / self._weights.sum()
+            slopes = (np.sqrt(shares)[:, None] * self._gradients @ (r[:, c, None] * h) for c in range(r.shape[1]))
+            moment = sum(g.T @ g for g in slopes) * (self._forward_scale / self._size) ** 2
+        squares, basis = np.linalg.eigh(moment)
+        return (basis * price.stretch(np.sqrt(np.maximum(squares, 0.0)))) @ basis.T

@@ -1,0 +1,141 @@
+"""What is predicted: real targets, or class labels by one column of targets a class."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
+
+from .losses import probabilities_of
+from .problem import check_sample_weight
+
+
+class TangentRegressor(RegressorMixin):
+    """Fit to real targets, and predict them."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X, y, sample_weight=None):
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array of shape (n, n_features)
+            Dense; standardised columns are a good start.
+        y : array of shape (n,) or (n, C)
+        sample_weight : array of shape (n,), optional
+            Multiplies each sample's loss.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For bad data or parameters; the message says what to do.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the duality gap is above `tol`.
+        """
+        X, targets = self._validated(X, y)
+        return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
+
+    def _validated(self, X, y):
+        """Samples, and targets of shape (n, C)."""
+        if self.loss == "multinomial":
+            raise ValueError("loss='multinomial' is for class labels; use a classifier, or loss='squared'.")
+        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2)
+        self._single_output = y.ndim == 1
+        return X, np.asarray(y, dtype=np.float64).reshape(len(X), -1)
+
+    def predict(self, X):
+        """Predictions, of the shape of y: (n,) or (n, C)."""
+        prediction = self._decision(X)
+        return prediction[:, 0] if self._single_output else prediction
+
+
+def _has_probabilities(model):
+    if model.loss != "multinomial":
+        raise AttributeError(f"loss={model.loss!r} has scores and no probabilities; use loss='multinomial' for them.")
+    return True
+
+
+class TangentClassifier(ClassifierMixin):
+    """Fit to class labels, and predict them."""
+
+    def fit(self, X, y, sample_weight=None):
+        """Fit the model to targets −1 and 1, or 0 and 1 for "multinomial": one column a class, one alone for two.
+
+        Parameters
+        ----------
+        X : array of shape (n, n_features)
+            Dense; standardised columns are a good start.
+        y : array of shape (n,)
+            Class labels of any type.
+        sample_weight : array of shape (n,), optional
+            Multiplies each sample's loss.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For bad data or parameters, or fewer than two classes; the message says what to do.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the duality gap is above `tol`.
+        """
+        X, targets = self._validated(X, y)
+        return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
+
+    def _validated(self, X, y):
+        """Samples, and targets −1 and 1 (0 and 1 for "multinomial") of shape (n, C)."""
+        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        check_classification_targets(y)
+        binarizer = LabelBinarizer(neg_label=0 if self.loss == "multinomial" else -1).fit(y)
+        self.classes_ = binarizer.classes_
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs samples of at least 2 classes; the data contains only one class: "
+                f"{self.classes_[0]!r}."
+            )
+        return X, binarizer.transform(y).astype(np.float64)
+
+    def decision_function(self, X):
+        """Scores, shape (n,) for two classes and (n, C) otherwise; the largest (or the sign) decides.
+
+        For ``loss="multinomial"`` they are logits: that of the second class, or those of all classes.
+        """
+        scores = self._decision(X)
+        return scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict(self, X):
+        """Class labels, shape (n,)."""
+        return self._labels(self._decision(X))
+
+    @available_if(_has_probabilities)
+    def predict_proba(self, X):
+        """Probabilities of the classes, shape (n, n_classes) in the order of `classes_`; for ``loss="multinomial"``."""
+        return probabilities_of(self._decision(X))[0]
+
+    @available_if(_has_probabilities)
+    def predict_log_proba(self, X):
+        """Logarithms of `predict_proba`, which do not underflow."""
+        return probabilities_of(self._decision(X))[1]
+
+    def _labels(self, scores):
+        """Class labels of scores (or targets) of shape (n, C), one column for two classes."""
+        return self.classes_[(scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else scores.argmax(axis=1)]

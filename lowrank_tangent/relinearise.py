@@ -1,0 +1,267 @@
+"""Adapt, re-linearise, repeat: transforms of a fit are built into the network, whose features are taken anew.
+
+A fit stretches the features of layer l, M1 Φ_l M2, while the gates of the network stay those of its initial weights.
+Here the transforms become part of the network x ↦ f(x; M1 θ M2), with θ its initial weights as before: the gates move
+too, and at unmoved gates its features are the adapted ones M1 Φ_l M2. In the first layer M1 acts on the inputs, the
+network sees x M1. Every transform acts on the inputs of a layer without their constant, and keeps its scale,
+tr(M Mᵀ) = size. Round after round multiplies up.
+
+What is stretched, by z(s/√μ), is the spectrum s of a layer's coefficients B:
+
+- "coefficient": the singular values of B, as in the model of arXiv 2308.15478.
+- "gradient": the root of the spectrum of B C Bᵀ, C the second moment of the gradients delta. That is the average outer
+  product of B delta(x_i), the gradient of the fitted function with respect to the layer's inputs: the same stretch,
+  measured on the function. Directions that live in gates which the data hardly use do not count. (Recursive feature
+  machines, arXiv 2212.13881, take a power of the average gradient outer product instead.)
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ._factors import singular_vectors
+from .networks import MLP
+
+#: What a round stretches.
+METRICS = ("coefficient", "gradient")
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one solution found on the features of one network.
+
+    Attributes
+    ----------
+    alpha : float
+    objective, dual_gap, stationarity : float
+        Certificate of the solution, as in `Solution`.
+    training_error : float
+        Mean squared error on the training samples, weighted.
+    leave_one_out_error : float
+        The same of samples that are left out, for ``alpha="loo"``; else NaN. Exact in round 0, too small after.
+    left, right : list of ndarray or None, one per layer
+        Transforms M1 and M2 in the network of this round; None is the identity.
+    """
+
+    alpha: float
+    objective: float
+    dual_gap: float
+    stationarity: float
+    training_error: float
+    leave_one_out_error: float
+    left: list = field(repr=False)
+    right: list = field(repr=False)
+
+
+class StretchedMLP:
+    """A network of finite width whose weights are M1 θ M2: its features with respect to θ.
+
+    Parameters
+    ----------
+    network : MLP
+    left, right : list of ndarray or None, one per layer
+        M1 of the size of the layer's inputs without their constant, M2 of the size of its units; None is the identity.
+    """
+
+    def __init__(self, network, left, right):
+        self.network, self.left, self.right = network, left, right
+
+    def factors(self, weights, X):
+        """Factors (h, delta) of every layer: those of the network at M1 θ M2, times M1 and times M2ᵀ."""
+        moved = []
+        for weight, left, right in zip(weights, self.left, self.right, strict=True):
+            if left is not None:
+                weight = np.vstack([left @ weight[: len(left)], weight[len(left) :]])
+            moved.append(weight if right is None else weight @ right)
+        factors = []
+        for (h, delta), left, right in zip(self.network.factors(moved, X), self.left, self.right, strict=True):
+            if left is not None:
+                h = np.hstack([h[:, : len(left)] @ left, h[:, len(left) :]])
+            factors.append((h, delta if right is None else delta @ right.T))
+        return factors
+
+
+class StretchedInfiniteMLP:
+    """A network of infinite width that sees x M; parameters as for `StretchedMLP`, the first M1 alone is used."""
+
+    def __init__(self, network, left, right):
+        self.network, self.left, self.right = network, left, right
+
+    def anchor(self, X):
+        """Factors of the layers' matrices on the training points."""
+        return self.network.anchor(self._adapted(X))
+
+    def factors(self, anchors, X):
+        """Factors (h, delta) of every layer."""
+        return self.network.factors(anchors, self._adapted(X))
+
+    def _adapted(self, X):
+        return X if self.left[0] is None else X @ self.left[0]
+
+
+class Relinearisation:
+    """Transforms of a network's layers, multiplied up over rounds.
+
+    Parameters
+    ----------
+    features : TangentFeatures
+        Fitted, of the network at its initial weights.
+    metric : {"coefficient", "gradient"}
+        What is stretched.
+    adaptivity : float ≥ 0 or a sequence of them, optional
+        How cheaply a round moves each used layer, at the prices of the problem; by default as the problem has it. At
+        infinite width the first layer alone has a weight matrix to transform, and the others stay.
+
+    Attributes
+    ----------
+    features : TangentFeatures
+        Those of the current network.
+    left, right : list of ndarray or None, one per layer
+        Transforms of the current network.
+
+    Raises
+    ------
+    ValueError
+        For an unknown metric.
+    """
+
+    def __init__(self, features, metric, adaptivity=None):
+        if metric not in METRICS:
+            raise ValueError(f"metric must be one of {sorted(METRICS)}; got {metric!r}.")
+        self.features = features
+        self.left = [None] * features.network.n_layers
+        self.right = [None] * features.network.n_layers
+        self._network, self._metric, self._adaptivity = features.network, metric, adaptivity
+        movable = features.layers_ if isinstance(features.network, MLP) else [0]
+        self._movable = [layer for layer in features.layers_ if layer in movable]
+
+    def advance(self, problem, solution, X):
+        """Build the stretch of a solution into the network, and take its features anew.
+
+        Parameters
+        ----------
+        problem : StructuredRegression
+            On the current features of the training samples X.
+        solution : Solution
+        X : ndarray of shape (n, n_features)
+
+        Raises
+        ------
+        ValueError
+            If no used layer can move, or a two-sided penalty has no units of its own to move.
+        """
+        if not self._movable:
+            raise ValueError(
+                f"rounds at infinite width move the first layer, and layers={self.features.layers!r} leaves it out."
+            )
+        for layer in self._movable:
+            left, right = self._stretch(layer, problem, solution)
+            if right is not None:
+                self._check_two_sided(problem)
+            self.left[layer] = _composed(self.left[layer], left)
+            self.right[layer] = _composed(right, self.right[layer])
+        stretched = StretchedMLP if isinstance(self._network, MLP) else StretchedInfiniteMLP
+        network = stretched(self._network, list(self.left), list(self.right))
+        self.features = self.features.relinearised(network, X, problem.sample_weight)
+
+    def input_transform(self, problem, solution, n_features):
+        """M of the network's inputs with the stretch of a solution on top, shape (n_features, n_features)."""
+        stretch = self._stretch(0, problem, solution)[0] if 0 in self._movable else None
+        transform = _composed(self.left[0], stretch)
+        return np.eye(n_features) if transform is None else transform
+
+    def _stretch(self, layer, problem, solution):
+        """Left and right stretch of a layer; None for a side that does not move."""
+        index = self.features.layers_.index(layer)
+        prices = problem if self._adaptivity is None else problem.with_strength(problem.alpha, self._adaptivity)
+        price = prices.spectral[index]
+        if price.is_fixed:
+            return None, None
+        factors, coef = problem.operator.layers[index], solution.coefs[index]
+        n_inputs = factors.shape[0] - bool(self._network.bias)
+        coef, h = coef[:n_inputs], factors.h[..., :n_inputs]
+        if self._metric == "gradient":
+            gradients = _input_gradients(factors.delta, coef, problem.sample_weight)
+            u, s, _ = singular_vectors(gradients * self._network.forward_scale(n_inputs), h)
+            return _dense(u, price.stretch(s), price.stretch(0.0)), None
+        u, s, vt = singular_vectors(coef, h)
+        (first, second), (unused1, unused2) = price.split(s), price.split(0.0)
+        moves_units = (second != 1.0).any()
+        return _dense(u, first, unused1), _dense(vt.T, second, unused2) if moves_units else None
+
+    def _check_two_sided(self, problem):
+        if not isinstance(self._network, MLP) or (problem.operator.outputs == "shared" and problem.y.shape[1] > 1):
+            raise ValueError(
+                "rounds with a penalty that moves both sides need units to move: a network of finite width, and "
+                "outputs='network' for several targets. Use a one-sided penalty ('power', 'kl') or metric='gradient'."
+            )
+
+
+def run_rounds(relinearisation, X, n_rounds, solve_on):
+    """A solution on the features of the initial network, and one after each of `n_rounds` rounds.
+
+    Parameters
+    ----------
+    relinearisation : Relinearisation
+    X : ndarray of shape (n, n_features)
+    n_rounds : int
+    solve_on : callable
+        Called with features; returns (problem, solution, leave-one-out error).
+
+    Returns
+    -------
+    problem, solution
+        The last ones.
+    rounds : list of Round
+        One for every solution, n_rounds + 1 in all.
+    """
+    rounds = []
+    while True:
+        problem, solution, left_out = solve_on(relinearisation.features)
+        residuals = problem.y - problem.operator.matvec(solution.coefs) - solution.intercept
+        rounds.append(
+            Round(
+                alpha=problem.alpha,
+                objective=solution.objective,
+                dual_gap=solution.dual_gap,
+                stationarity=solution.stationarity,
+                training_error=float(np.average(np.mean(residuals**2, axis=1), weights=problem.sample_weight)),
+                leave_one_out_error=left_out,
+                left=list(relinearisation.left),
+                right=list(relinearisation.right),
+            )
+        )
+        if len(rounds) > n_rounds:
+            return problem, solution, rounds
+        relinearisation.advance(problem, solution, X)
+
+
+def _input_gradients(delta, coef, sample_weight):
+    """B delta of every sample and output as columns, shape (p, n·C), so that their outer products average to B C Bᵀ."""
+    n, n_outputs, _, q = delta.shape
+    if n_outputs > 1:
+        gradients = np.einsum("pq,ncq->pnc", coef, delta[:, :, 0], optimize=True)
+    else:
+        blocks = coef.reshape(len(coef), -1, q)
+        gradients = np.einsum("pcq,nq->pnc", blocks, delta[:, 0, 0], optimize=True)
+    shares = np.full(n, 1.0 / n) if sample_weight is None else sample_weight / sample_weight.sum()
+    return (gradients * np.sqrt(shares)[:, None]).reshape(len(coef), -1)
+
+
+def _dense(basis, stretch, unused):
+    """unused · I + U diag(z − unused) Uᵀ."""
+    return float(unused) * np.eye(len(basis)) + (basis * (stretch - unused)) @ basis.T
+
+
+def _composed(first, second):
+    """``first @ second`` (None: identity) with tr(M Mᵀ) = size; None if it is zero, as where no direction is used."""
+    factors = [matrix for matrix in (first, second) if matrix is not None]
+    if not factors:
+        return None
+    product = functools.reduce(np.matmul, factors)
+    norm = np.linalg.norm(product)
+    return product * (math.sqrt(len(product)) / norm) if norm > 0.0 else None

@@ -1,0 +1,288 @@
+"""The choice by cross-validation: what it computes, by which rule it chooses, and that it does not fool itself."""
+
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, cross_val_score
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from lowrank_tangent import (
+    AdaptiveTangentClassifier,
+    AdaptiveTangentClassifierCV,
+    AdaptiveTangentRegressor,
+    AdaptiveTangentRegressorCV,
+)
+from lowrank_tangent._chains import outcomes_of_rounds
+from lowrank_tangent.choice import _judge
+from lowrank_tangent.datasets import DATA_VARIABLE, make_square
+from lowrank_tangent.networks import MLP, InfiniteMLP
+
+SMALL = {"depths": [1], "biases": [1.0], "adaptivities": [100.0], "max_rounds": 2, "cv": 3}
+
+
+@parametrize_with_checks(
+    [
+        model(**{**SMALL, "max_rounds": 1, "cv": 2})
+        for model in (AdaptiveTangentRegressorCV, AdaptiveTangentClassifierCV)
+    ]
+)
+def test_scikit_learn_compatibility(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    ("network", "sizes"), [(InfiniteMLP(2, "erf", 0.7), (np.inf, np.inf)), (MLP((24,), "erf", bias=0.7), (24,))]
+)
+@pytest.mark.parametrize("n_features", [5, 80])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_candidates_are_the_estimators(rng, network, sizes, n_features, weighted, fit_intercept):
+    X, X_new = rng.standard_normal((40, n_features)), rng.standard_normal((15, n_features))
+    # Of more features than samples only a signal that is linear can be found at all.
+    Y = np.column_stack([X[:, 0] * X[:, 1], X.sum(axis=1)]) + 1.0
+    weights = rng.uniform(0.5, 2.0, 40) if weighted else None
+    moves = [("gradient", 30.0), ("coefficient", 3.0)]
+    before, after = outcomes_of_rounds(network, moves, 2, (X, Y, weights), X_new, "kl", fit_intercept, seed=0)
+    for (metric, adaptivity), outcomes in zip(moves, after, strict=True):
+        model = AdaptiveTangentRegressor(
+            sizes,
+            "erf",
+            bias=0.7,
+            alpha="loo",
+            adaptivity=0.0,
+            penalty="kl",
+            n_rounds=2,
+            metric=metric,
+            round_adaptivity=adaptivity,
+            fit_intercept=fit_intercept,
+            random_state=0,
+        ).fit(X, Y, weights)
+        np.testing.assert_allclose(outcomes[1].prediction, model.predict(X_new), atol=1e-6)
+        errors = [outcome.leave_one_out_error for outcome in (before, *outcomes)]
+        np.testing.assert_allclose(errors, [round_.leave_one_out_error for round_ in model.rounds_], rtol=1e-6)
+
+
+def test_a_direction_that_matters_is_found_and_scores_are_those_of_scikit_learn():
+    X, y = make_square(900, 20, random_state=0)
+    X, y, X_new, y_new = X[:200], y[:200], X[200:], y[200:]
+    splitter = KFold(3, shuffle=True, random_state=0)
+    model = AdaptiveTangentRegressorCV(
+        depths=[1], biases=[1.0, 3.0], adaptivities=[100.0], max_rounds=4, cv=splitter
+    ).fit(X, y)
+    results = model.cv_results_
+    assert len(results["params"]) == 2 * (1 + 2 * 4)
+    ridge = [i for i, candidate in enumerate(results["params"]) if candidate["n_rounds"] == 0]
+    assert len(ridge) == 2
+    assert -model.best_score_ < 0.3 * np.min(-results["mean_test_score"][ridge])
+    assert model.score(X_new, y_new) > 0.8
+    for index in (ridge[0], model.best_index_):
+        candidate = AdaptiveTangentRegressor(**results["params"][index], alpha="loo", adaptivity=0.0)
+        scores = cross_val_score(candidate, X, y, cv=splitter, scoring="neg_mean_squared_error")
+        np.testing.assert_allclose([results[f"split{k}_test_score"][index] for k in range(3)], scores, rtol=1e-5)
+        assert results["mean_test_score"][index] == pytest.approx(scores.mean(), rel=1e-5)
+    refitted = AdaptiveTangentRegressor(**model.best_params_, alpha="loo", adaptivity=0.0).fit(X, y)
+    np.testing.assert_allclose(model.predict(X_new), refitted.predict(X_new), rtol=1e-9)
+    np.testing.assert_allclose(model.transform(X_new), X_new @ model.input_transform_)
+    np.testing.assert_allclose(model.kernel(X), refitted.kernel(X), rtol=1e-9)
+    assert results["rank_test_score"][np.argmax(results["mean_test_score"])] == 1
+
+
+def is_trap(results):
+    """Whether leave-one-out would have chosen rounds, much in favour of them."""
+    rounds = np.array([candidate["n_rounds"] for candidate in results["params"]])
+    left_out = results["mean_leave_one_out_score"]
+    return rounds[np.argmax(left_out)] > 0 and left_out.max() > 0.9 * left_out[rounds == 0].max()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_features_that_have_seen_the_targets_do_not_fool_it(seed):
+    # More features than samples and as much noise as signal: rounds learn the noise by heart.
+    rng = np.random.default_rng(seed)
+    X, w = rng.standard_normal((1120, 200)), rng.standard_normal(200) / np.sqrt(200)
+    y = np.tanh(X @ w) + rng.standard_normal(1120)
+    X, y, X_new, y_new = X[:120], y[:120], X[120:], y[120:]
+    model = AdaptiveTangentRegressorCV(depths=[1], biases=[1.0], max_rounds=3).fit(X, y)
+    results = model.cv_results_
+    errors = [
+        np.mean(
+            (
+                AdaptiveTangentRegressor(**results["params"][i], alpha="loo", adaptivity=0.0).fit(X, y).predict(X_new)
+                - y_new
+            )
+            ** 2
+        )
+        for i in (0, np.argmax(results["mean_leave_one_out_score"]))
+    ]
+    assert results["params"][0]["n_rounds"] == 0
+    assert is_trap(results)
+    assert errors[1] > 1.05 * errors[0]
+    assert model.best_params_["n_rounds"] == 0
+
+
+@pytest.mark.skipif(
+    not (Path(os.environ.get(DATA_VARIABLE, "")) / "cifar10" / "data_batch_1.bin.gz").exists(),
+    reason=f"needs {DATA_VARIABLE} with cifar10/data_batch_1.bin.gz",
+)
+def test_pixels_of_natural_images_do_not_fool_it():
+    with gzip.open(Path(os.environ[DATA_VARIABLE]) / "cifar10" / "data_batch_1.bin.gz") as file:
+        records = np.frombuffer(file.read(), dtype=np.uint8).reshape(-1, 3073)
+    chosen = np.random.default_rng(0).permutation(len(records))[:2500]
+    pixels, labels = records[chosen, 1:] / 255.0, records[chosen, 0]
+    X = (pixels - pixels[:500].mean(axis=0)) / pixels[:500].std()
+    grid = {"depths": [2], "biases": [1.0], "adaptivities": [1.0, 100.0], "max_rounds": 2, "cv": 4, "refit": False}
+    model = AdaptiveTangentClassifierCV(**grid).fit(X[:500], labels[:500])
+    assert is_trap(model.cv_results_)
+    # What the candidates err on images that nothing has seen.
+    targets = np.where(labels[:, None] == np.arange(10), 1.0, -1.0)
+    moves = [
+        (metric, 1.0 / targets[:500].var(axis=0).sum() * a)
+        for metric in ("coefficient", "gradient")
+        for a in (1.0, 100.0)
+    ]
+    before, after = outcomes_of_rounds(InfiniteMLP(2), moves, 2, (X[:500], targets[:500], None), X[500:])
+    outcomes = [before, *(outcome for move in after for outcome in move)]
+    errors = np.array([np.mean((outcome.prediction - targets[500:]) ** 2) for outcome in outcomes])
+    by_leave_one_out = np.argmin([outcome.leave_one_out_error for outcome in outcomes])
+    assert errors[by_leave_one_out] > 1.02 * errors[0]
+    assert errors[model.best_index_] < 1.002 * errors[0]
+
+
+def test_the_rule_of_one_standard_error():
+    def chosen(*errors):
+        candidates = [{"n_rounds": rounds} for rounds, _ in errors]
+        table = np.array([folds for _, folds in errors], dtype=float)
+        results, index = _judge(candidates, table, table)
+        np.testing.assert_allclose(results["mean_excess"].min(), 0.0)
+        return index
+
+    # The same mean excess, 0.3: all folds agree, or one of them alone makes it.
+    assert chosen((0, [1.3, 2.3, 3.3]), (2, [1.0, 2.0, 3.0])) == 1
+    assert chosen((0, [1.0, 2.0, 3.9]), (2, [1.0, 2.0, 3.0])) == 0
+    # Fewest rounds first, then the lowest error among them.
+    assert chosen((3, [1.0, 1.0]), (1, [1.02, 1.0]), (1, [1.01, 1.0]), (2, [1.0, 1.0])) == 2
+    assert chosen((0, [9.0, 9.0]), (1, [1.1, 1.1]), (3, [1.0, 1.0])) == 2
+    # One fold has no standard error: the lowest error is chosen.
+    assert chosen((0, [1.1]), (1, [1.0])) == 1
+
+
+def test_units_of_the_targets_do_not_matter():
+    X, y = make_square(150, 8, noise=0.1, random_state=0)
+    one, other = (AdaptiveTangentRegressorCV(**SMALL).fit(X, targets) for targets in (y, 1000.0 * y + 7.0))
+    assert one.best_index_ == other.best_index_
+    np.testing.assert_allclose(other.predict(X), 1000.0 * one.predict(X) + 7.0, rtol=1e-6, atol=1e-4)
+    ratio = one.best_params_["round_adaptivity"] / other.best_params_["round_adaptivity"]
+    assert ratio == pytest.approx(1e6)
+
+
+def test_groups_are_kept_together(rng):
+    X, y = make_square(60, 4, random_state=0)
+    groups = np.repeat(np.arange(6), 10)
+    model = AdaptiveTangentRegressorCV(**{**SMALL, "cv": GroupKFold(6)}).fit(X, y, groups=groups)
+    assert model.n_splits_ == 6
+    # The folds are the groups: leaving group 0 out by hand gives the score of its fold.
+    candidate = AdaptiveTangentRegressor(**model.cv_results_["params"][0], alpha="loo", adaptivity=0.0)
+    folds = [test for _, test in GroupKFold(6).split(X, y, groups)]
+    train = np.setdiff1d(np.arange(60), folds[0])
+    error = np.mean((candidate.fit(X[train], y[train]).predict(X[folds[0]]) - y[folds[0]]) ** 2)
+    assert model.cv_results_["split0_test_score"][0] == pytest.approx(-error, rel=1e-6)
+    with pytest.raises(ValueError, match="'groups' parameter should not be None"):
+        AdaptiveTangentRegressorCV(**{**SMALL, "cv": GroupKFold(6)}).fit(X, y)
+
+
+def test_weights_count_in_fits_and_errors(rng):
+    X, y = make_square(60, 4, random_state=0)
+    weights = rng.uniform(0.1, 3.0, 60)
+    model = AdaptiveTangentRegressorCV(**SMALL).fit(X, y, weights)
+    train, test = next(KFold(3).split(X))
+    candidate = AdaptiveTangentRegressor(**model.cv_results_["params"][3], alpha="loo", adaptivity=0.0)
+    prediction = candidate.fit(X[train], y[train], weights[train]).predict(X[test])
+    error = np.average((prediction - y[test]) ** 2, weights=weights[test])
+    assert model.cv_results_["split0_test_score"][3] == pytest.approx(-error, rel=1e-6)
+    weights[:20] = 0.0
+    with pytest.raises(ValueError, match="every sample of a fold has weight 0"):
+        AdaptiveTangentRegressorCV(**SMALL).fit(X, y, weights)
+
+
+def test_classes_and_splitters():
+    X, values = make_square(400, 8, random_state=0)
+    labels = np.where(values > 0.5, "far", np.where(values > -0.7, "between", "near"))
+    model = AdaptiveTangentClassifierCV(**{**SMALL, "cv": ShuffleSplit(4, random_state=0)}).fit(X[:200], labels[:200])
+    assert model.n_splits_ == 4
+    np.testing.assert_array_equal(model.classes_, ["between", "far", "near"])
+    assert isinstance(model.best_estimator_, AdaptiveTangentClassifier)
+    assert model.decision_function(X[:5]).shape == (5, 3)
+    np.testing.assert_array_equal(model.predict(X), model.best_estimator_.predict(X))
+    assert model.score(X[200:], labels[200:]) > 0.55
+    two = AdaptiveTangentClassifierCV(**SMALL).fit(X[:200], labels[:200] == "far")
+    assert two.decision_function(X[:5]).shape == (5,)
+
+
+def test_several_outputs_and_finite_width():
+    X, y = make_square(90, 4, random_state=0)
+    Y = np.column_stack([y, X[:, 0]])
+    model = AdaptiveTangentRegressorCV(**{**SMALL, "widths": [16, np.inf]}, random_state=0).fit(X, Y)
+    sizes = {candidate["hidden_layer_sizes"] for candidate in model.cv_results_["params"]}
+    assert sizes == {(16,), (np.inf,)}
+    assert model.predict(X[:7]).shape == (7, 2)
+    assert model.score(X, Y) > 0.5
+
+
+def test_without_rounds_it_chooses_among_ridge_ntks():
+    X, y = make_square(60, 4, random_state=0)
+    model = AdaptiveTangentRegressorCV(depths=[1, 2], activations=["relu", "erf"], biases=[1.0], max_rounds=0).fit(X, y)
+    assert [candidate["n_rounds"] for candidate in model.cv_results_["params"]] == [0] * 4
+    assert model.best_index_ == np.argmax(model.cv_results_["mean_test_score"])
+    assert len(model.best_estimator_.rounds_) == 1
+
+
+def test_processes_find_the_same():
+    X, y = make_square(60, 4, random_state=0)
+    one, two = (AdaptiveTangentRegressorCV(**SMALL, n_jobs=n).fit(X, y) for n in (1, 2))
+    np.testing.assert_allclose(one.cv_results_["mean_test_score"], two.cv_results_["mean_test_score"], rtol=1e-9)
+
+
+def test_cost_is_said_up_front_and_progress_shown(caplog, capsys):
+    pytest.importorskip("tqdm")
+    X, y = make_square(40, 3, random_state=0)
+    with caplog.at_level("INFO", logger="lowrank_tangent"):
+        AdaptiveTangentRegressorCV(**SMALL, verbose=1).fit(X, y)
+    assert "choosing among 5 candidates: 15 ridge regressions in 3 folds, of up to 27 samples each" in caplog.text
+    assert "3/3" in capsys.readouterr().err
+    AdaptiveTangentRegressorCV(**SMALL).fit(X, y)
+    assert capsys.readouterr().err == ""
+
+
+def test_without_refit_there_is_a_choice_but_no_model():
+    X, y = make_square(40, 3, random_state=0)
+    model = AdaptiveTangentRegressorCV(**SMALL, refit=False).fit(X, y)
+    assert set(model.best_params_) >= {"hidden_layer_sizes", "metric", "n_rounds"}
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"depths": []}, ValueError, r"depths must be a non-empty sequence of values to choose from; got \[\]"),
+        ({"biases": 1.0}, ValueError, "biases must be a non-empty sequence"),
+        ({"metrics": "gradient"}, ValueError, "metrics must be a non-empty sequence"),
+        ({"metrics": ["other"]}, ValueError, r"metrics must hold some of \['coefficient', 'gradient'\]; got 'other'"),
+        ({"depths": [0]}, ValueError, "depths == 0, must be >= 1"),
+        ({"depths": [1.5]}, TypeError, "depths must be an instance of int"),
+        ({"widths": [0]}, ValueError, "positive integers"),
+        ({"activations": ["gelu"]}, ValueError, r"one of \['erf', 'relu'\] at infinite width"),
+        ({"biases": [-1.0]}, ValueError, "bias must be"),
+        ({"adaptivities": [0.0]}, ValueError, "adaptivities must be a finite number > 0"),
+        ({"max_rounds": -1}, ValueError, "max_rounds == -1, must be >= 0"),
+        ({"penalty": "lasso"}, ValueError, "penalty must be one of"),
+        ({"cv": 100}, ValueError, "Cannot have number of splits n_splits=100 greater than the number of samples"),
+    ],
+)
+def test_bad_parameters_are_refused(arguments, error, message):
+    X, y = make_square(30, 3, random_state=0)
+    with pytest.raises(error, match=message):
+        AdaptiveTangentRegressorCV(**{**SMALL, **arguments}).fit(X, y)

@@ -1,0 +1,88 @@
+"""The leave-one-out error in closed form against leaving one out."""
+
+import numpy as np
+import pytest
+
+from lowrank_tangent import AdaptiveTangentRegressor, StructuredRegression, TangentFeatures, TangentRidge, solve
+from lowrank_tangent.leave_one_out import ALPHAS, ridge_path
+from lowrank_tangent.networks import MLP
+
+ALPHA = 0.3
+
+
+@pytest.fixture
+def data(rng):
+    X = rng.standard_normal((14, 3))
+    return X, np.column_stack([X[:, 0] * X[:, 1] + 2.0, np.abs(X[:, 2])]), rng.uniform(0.5, 3.0, 14)
+
+
+def left_out(operator, Y, weights, fit_intercept):
+    """Sum of weighted squared residuals of samples whose weight is taken away, fit by fit."""
+    total = 0.0
+    for i in range(len(Y)):
+        others = weights.copy()
+        others[i] = 0.0
+        problem = StructuredRegression(operator, Y, "ridge", ALPHA, 0.0, "squared", others, fit_intercept)
+        solution = solve(problem)
+        prediction = operator.matvec(solution.coefs)[i] + solution.intercept
+        total += weights[i] * np.sum((Y[i] - prediction) ** 2)
+    return total
+
+
+@pytest.mark.parametrize("outputs", ["shared", "network"])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_closed_form_is_leaving_one_out(data, outputs, fit_intercept, weighted):
+    X, Y, weights = data
+    operator = TangentFeatures(MLP((6,)), outputs, 0).fit(X, 2).operator(X)
+    sample_weight = weights if weighted else None
+    problem = StructuredRegression(operator, Y, "ridge", 1.0, 0.0, "squared", sample_weight, fit_intercept)
+    path = ridge_path(problem)
+    expected = left_out(operator, Y, weights if weighted else np.ones(14), fit_intercept)
+    assert path.leave_one_out([ALPHA])[0] == pytest.approx(expected, rel=1e-9)
+    ridge = solve(problem.with_strength(ALPHA, 0.0))
+    np.testing.assert_allclose(path.dual_coefs(ALPHA), ridge.dual / ALPHA, atol=1e-9)
+
+
+def test_samples_without_weight_do_not_count(data):
+    X, Y, weights = data
+    weights[[3, 8]] = 0.0
+    kept = weights > 0.0
+    operator = TangentFeatures(MLP((6,)), random_state=0).fit(X, 2).operator(X)
+    errors = [
+        ridge_path(StructuredRegression(op, y, "ridge", 1.0, 0.0, "squared", w, True)).leave_one_out([0.01, ALPHA])
+        for op, y, w in ((operator, Y, weights), (operator.rows(kept), Y[kept], weights[kept]))
+    ]
+    np.testing.assert_allclose(errors[0], errors[1], rtol=1e-9)
+
+
+def test_a_sample_that_alone_decides_leaves_a_finite_error(data):
+    X, Y, _ = data
+    only = np.zeros(14)
+    only[5] = 1.0
+    operator = TangentFeatures(MLP((6,)), random_state=0).fit(X, 2).operator(X)
+    problem = StructuredRegression(operator, Y, "ridge", 1.0, 0.0, "squared", only, True)
+    assert np.isfinite(ridge_path(problem).leave_one_out(ALPHAS)).all()
+
+
+@pytest.mark.parametrize("sizes", [(32,), (np.inf,)])
+def test_estimators_choose_alpha_by_it(rng, sizes):
+    X = rng.standard_normal((50, 3))
+    y = X[:, 0] ** 2 + 0.3 * rng.standard_normal(50)
+    model = TangentRidge(sizes, alpha="loo", random_state=0).fit(X, y)
+    problem = StructuredRegression(model.features_.operator(X), y, "ridge", 1.0, 0.0, fit_intercept=True)
+    errors = ridge_path(problem).leave_one_out(ALPHAS) / 50
+    assert model.alpha_ == ALPHAS[np.argmin(errors)]
+    assert ALPHAS[0] < model.alpha_ < ALPHAS[-1]
+    assert model.rounds_[0].leave_one_out_error == pytest.approx(errors.min())
+    given = TangentRidge(sizes, alpha=model.alpha_, random_state=0).fit(X, y)
+    np.testing.assert_allclose(given.predict(X), model.predict(X))
+    assert np.isnan(given.rounds_[0].leave_one_out_error)
+
+
+def test_it_is_for_ridge_alone(rng):
+    X = rng.standard_normal((20, 3))
+    with pytest.raises(ValueError, match=r"closed form of ridge regression, which adaptivity=0 is.*got adaptivity=1.0"):
+        AdaptiveTangentRegressor((8,), alpha="loo").fit(X, X[:, 0])
+    with pytest.raises(TypeError, match="alpha must be a real number > 0; got 'cv'"):
+        TangentRidge((8,), alpha="cv").fit(X, X[:, 0])
