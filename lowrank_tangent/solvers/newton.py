@@ -10,7 +10,9 @@ vanishes quadratically; but G never leaves the domain of the conjugate, whereas 
 jam at its boundary when the penalty is nearly the nuclear norm.
 
 The equation is solved by conjugate gradients, preconditioned by the ridge kernel of the stretched features
-(`_system.py`, `_preconditioner.py`); the spectral calculus of G and W is in `_point.py`.
+(`_system.py`, where it is written for every loss with a Hessian; `_preconditioner.py`); the spectral calculus of G and
+W is in `_point.py`. Steps far from the solution are drafts in single precision. Where its rounding would be seen in the
+gap, the method goes on in double precision, and the certificate always does.
 """
 
 from __future__ import annotations

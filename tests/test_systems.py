@@ -1,0 +1,140 @@
+"""Factorisations, kernels and products of Newton's system against dense linear algebra."""
+
+import numpy as np
+import pytest
+
+from conftest import dense_matrix, low_rank_target, random_operator
+from lowrank_tangent import StructuredRegression, solve
+from lowrank_tangent._cholesky import CholeskyFactor
+from lowrank_tangent.solvers import _point, _preconditioner, _products
+from lowrank_tangent.solvers._kernels import StretchedKernels
+from lowrank_tangent.solvers._nystrom import NystromFactor
+
+
+@pytest.mark.parametrize("size", [1, 5, 64, 65, 129, 300, 1100])
+@pytest.mark.parametrize("columns", [None, 3])
+def test_cholesky_factor_solves(rng, size, columns):
+    root = rng.standard_normal((size, size + 3))
+    matrix = root @ root.T + np.eye(size)
+    x = rng.standard_normal(size if columns is None else (size, columns))
+    upper = np.triu(rng.standard_normal((size, size)), 1)  # is not read
+    found = CholeskyFactor(np.tril(matrix) + upper).solve(matrix @ x)
+    np.testing.assert_allclose(found, x, atol=1e-9)
+    single = CholeskyFactor(matrix.astype(np.float32))
+    found = single.solve(matrix @ x)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(matrix @ found, matrix @ x, rtol=0.0, atol=1e-4 * np.abs(matrix @ x).max())
+
+
+@pytest.mark.parametrize("size", [3, 200])
+def test_cholesky_factor_of_an_indefinite_matrix_is_an_error(rng, size):
+    matrix = np.eye(size)
+    matrix[-1, -1] = -1e-3
+    with pytest.raises(np.linalg.LinAlgError):
+        CholeskyFactor(matrix)
+
+
+def test_nystrom_factor_is_exact_where_its_model_is(rng):
+    root, alpha = rng.standard_normal((40, 60)), 0.3
+    kernel = root @ root.T
+    b = rng.standard_normal((40, 2))
+    everyone = NystromFactor(kernel, kernel, np.diagonal(kernel), alpha)
+    np.testing.assert_allclose(everyone.solve(b), np.linalg.solve(kernel + alpha * np.eye(40), b), rtol=1e-4)
+    # Landmarks that span a kernel of rank five; the rest of it is diagonal.
+    factor = rng.standard_normal((40, 5))
+    factor[10:] = rng.standard_normal((30, 5))
+    noise = np.append(np.zeros(10), rng.uniform(0.5, 2.0, 30))
+    kernel = factor @ factor.T + np.diag(noise)
+    some = NystromFactor(kernel[:, :10], kernel[:10, :10], np.diagonal(kernel), alpha)
+    np.testing.assert_allclose(some.solve(b), np.linalg.solve(kernel + alpha * np.eye(40), b), rtol=1e-4)
+
+
+CASES = [
+    ("shared", 1, [(4, 6), (7, 1)]),
+    ("shared", 1, [(9, 3), (4, 6)]),
+    ("shared", 3, [(4, 6), (7, 1)]),
+    ("shared", 3, [(5, 3), (20, 2)]),
+    ("network", 3, [(4, 6), (7, 3)]),
+]
+
+
+def point_of(rng, outputs, C, shapes, n=9, loss="squared", **settings):
+    operator = random_operator(rng, n, shapes, outputs, C)
+    y = np.eye(C)[rng.integers(0, C, n)] if loss == "multinomial" else rng.standard_normal((n, C))
+    problem = StructuredRegression(operator, y, "power", 0.1, 30.0, loss, **settings)
+    return _point.PrimalPoint(problem, problem.spectral, [rng.standard_normal(s) for s in operator.coef_shapes])
+
+
+def dense_system(point):
+    """A W A*, n·C × n·C, column by column of A*."""
+    design = point.problem.design
+    A = dense_matrix(design)
+    columns = np.split(A, np.cumsum([p * q for p, q in design.coef_shapes])[:-1], axis=1)
+    return sum(
+        part @ np.array([layer.curvature_solver()(row.reshape(layer.shape)).ravel() for row in part]).T
+        for part, layer in zip(columns, point.layers, strict=True)
+    )
+
+
+@pytest.mark.parametrize(("outputs", "C", "shapes"), CASES)
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weights and intercept"])
+@pytest.mark.parametrize("single", [False, True], ids=["double", "single"])
+@pytest.mark.parametrize("by_kernel", [False, True], ids=["factors", "kernels"])
+def test_products_are_those_of_the_system(rng, monkeypatch, outputs, C, shapes, weighted, single, by_kernel):
+    settings = {"sample_weight": rng.uniform(0.5, 2.0, 9), "fit_intercept": True} if weighted else {}
+    point = point_of(rng, outputs, C, shapes, **settings)
+    monkeypatch.setattr(_products, "skinny_cost", lambda n, columns: -1.0 if by_kernel else np.inf)
+    products = _products.SystemProducts(point.problem, single)
+    assert bool(products.by_kernel) == (by_kernel and outputs == "shared")
+    vector = rng.standard_normal((9, C))
+    expected = (dense_system(point) @ vector.ravel()).reshape(9, C)
+    found = products.at(point)(vector.astype(products.design.dtype))
+    assert found.dtype == (np.float32 if single else np.float64)
+    np.testing.assert_allclose(found, expected, rtol=0.0, atol=(1e-5 if single else 1e-11) * np.abs(expected).max())
+    products.widen()
+    found = products.at(point)(vector)
+    np.testing.assert_allclose(found, expected, rtol=0.0, atol=1e-11 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("outputs", "C", "shapes"), CASES)
+@pytest.mark.parametrize("positions", [1, 2])
+def test_mean_kernel_is_the_mean_over_outputs(rng, outputs, C, shapes, positions):
+    operator = random_operator(rng, 8, shapes, outputs, C, positions)
+    problem = StructuredRegression(operator, np.ones((8, C)), "kl", 0.1, 30.0, sample_weight=np.arange(1.0, 9.0))
+    point = _point.PrimalPoint(problem, problem.spectral, [rng.standard_normal(s) for s in operator.coef_shapes])
+    left, right = zip(*(layer.transforms for layer in point.layers), strict=True)
+    dense = dense_matrix(problem.design.transformed(left, right))
+    kernel = (dense @ dense.T).reshape(8, C, 8, C)
+    expected = np.einsum("icjc->ij", kernel) / C
+    kernels = StretchedKernels(problem.design)
+    np.testing.assert_allclose(kernels.mean(point), expected, atol=1e-12)
+    np.testing.assert_allclose(kernels.mean(point), expected, atol=1e-12)  # what is kept has not been changed
+
+
+def test_factors_too_large_for_single_precision_stay_in_double(rng):
+    operator = random_operator(rng, 9, [(4, 6)]).scaled(1e25)
+    problem = StructuredRegression(operator, np.ones(9), alpha=0.1)
+    assert not _products.SystemProducts(problem, single=True).is_single
+    unbalanced = random_operator(rng, 9, [(4, 6)])
+    layer = unbalanced.layers[0]
+    object.__setattr__(layer, "h", layer.h * 1e60)
+    object.__setattr__(layer, "delta", layer.delta * 1e-60)
+    products = _products.SystemProducts(StructuredRegression(unbalanced, np.ones(9), alpha=0.1), single=True)
+    assert products.is_single
+    assert np.abs(products.design.layers[0].h).max() < 1e3
+
+
+@pytest.mark.parametrize(("outputs", "C", "shapes"), CASES)
+@pytest.mark.parametrize("alpha", [1e-3, 1e-6])
+@pytest.mark.parametrize("way", ["kernel", "landmarks"])
+def test_every_preconditioner_leads_to_the_same_solution(rng, monkeypatch, outputs, C, shapes, alpha, way):
+    operator = random_operator(rng, 60, shapes, outputs, C)
+    problem = StructuredRegression(operator, low_rank_target(rng, operator), "power", alpha, 100.0)
+    expected = solve(problem, "newton", tol=1e-10)
+    monkeypatch.setattr(_preconditioner, "_CHEAP_OPERATIONS", 0)
+    if way == "landmarks":
+        monkeypatch.setattr(_preconditioner, "_KERNEL_SAMPLES", 0)
+        monkeypatch.setattr(_preconditioner, "_LANDMARKS", 20)
+    found = solve(problem, "newton", tol=1e-10)
+    assert found.converged
+    assert found.objective == pytest.approx(expected.objective, rel=1e-9)
