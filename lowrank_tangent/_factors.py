@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+#: Temporaries of a product with separate coefficients for each output, 32 MiB.
+_GROUP_FLOATS = 2**22
+
 
 @dataclass(frozen=True)
 class LayerFactors:
@@ -65,15 +68,81 @@ class LayerFactors:
         """Shape (p, q) of the layer's weight matrix."""
         return self.h.shape[2], self.delta.shape[3]
 
+    @property
+    def n_positions(self):
+        """Number of positions T."""
+        return self.h.shape[1]
+
+    @property
+    def dtype(self):
+        """Precision of the factors."""
+        return np.result_type(self.h.dtype, self.delta.dtype)
+
+    @property
+    def input_basis(self):
+        """Orthonormal basis of the span of h, None where that is everything."""
+        return reduced_factor(self.h)[1]
+
     def rows(self, index):
         """The factors of a subset of the samples (slice, integers or mask)."""
         return LayerFactors(self.h[index], self.delta[index])
 
+    def astype(self, dtype):
+        """The factors in another precision."""
+        return LayerFactors(self.h.astype(dtype, copy=False), self.delta.astype(dtype, copy=False))
 
-def kernel_block(one, two, rows, cols, per_output):
-    """Part of the kernel of one layer: some samples of `one` against some of `two`, per output or averaged."""
-    h1, h2 = one.h[rows], two.h[cols]
-    d1, d2 = one.delta[rows], two.delta[cols]
+    def largest(self):
+        """Largest absolute values of h and of delta."""
+        return np.array([np.abs(self.h).max(), np.abs(self.delta).max()], dtype=np.float64)
+
+    def product(self, coef, n_outputs):
+        """Predictions of `n_outputs` outputs by coefficients of shape (p, q), or (p, C·q) for each its own."""
+        if self.n_outputs > 1:
+            product = np.einsum("ntp,pq->ntq", self.h, coef, optimize=True)
+            return np.einsum("ntq,nctq->nc", product, self.delta)
+        out = np.empty((self.n_samples, n_outputs), dtype=self.dtype)
+        wide, narrow, blocks = self._by_width(coef)
+        n, T, width = narrow.shape
+        wide = wide.reshape(n * T, -1)
+        for group in _output_groups(n_outputs, narrow.size):
+            product = wide @ blocks[:, group].reshape(wide.shape[1], -1)
+            out[:, group] = np.einsum("ntcw,ntw->nc", product.reshape(n, T, -1, width), narrow)
+        return out
+
+    def adjoint(self, residual, shape):
+        """Coefficients of that shape, the adjoint of `product` times `residual` of shape (n, C)."""
+        if self.n_outputs > 1:
+            combined = np.einsum("nc,nctq->ntq", residual, self.delta)
+            return np.einsum("ntp,ntq->pq", self.h, combined, optimize=True)
+        coef = np.empty(shape, dtype=self.dtype)
+        wide, narrow, blocks = self._by_width(coef)
+        n, T, width = narrow.shape
+        wide = wide.reshape(n * T, -1)
+        for group in _output_groups(residual.shape[1], narrow.size):
+            weighted = residual[:, None, group, None] * narrow[:, :, None, :]
+            blocks[:, group] = (wide.T @ weighted.reshape(n * T, -1)).reshape(wide.shape[1], -1, width)
+        return coef
+
+    def _by_width(self, coef):
+        """Wide and narrow factor of a layer with one output, and a view (wide, C, narrow) of its coefficients.
+
+        A product is a matrix product with the wide factor and elementwise work with the narrow one: which of the
+        two is h makes no difference to the former, but the latter is bound by memory.
+        """
+        h, delta = self.h, self.delta[:, 0]
+        blocks = coef.reshape(h.shape[2], -1, delta.shape[2])
+        return (h, delta, blocks) if delta.shape[2] <= h.shape[2] else (delta, h, blocks.transpose(2, 1, 0))
+
+
+def _output_groups(n_outputs, floats):
+    """Outputs in groups of bounded temporaries: as few products as possible, each as large as reasonable."""
+    size = max(1, _GROUP_FLOATS // floats)
+    return [slice(c, min(c + size, n_outputs)) for c in range(0, n_outputs, size)]
+
+
+def kernel_block(one, two, per_output):
+    """Kernel of one layer between the samples of `one` and those of `two`, per output or averaged."""
+    h1, h2, d1, d2 = one.h, two.h, one.delta, two.delta
     (n1, T, p), n2, (C, q) = h1.shape, len(h2), d1.shape[1::2]
     if T == 1:
         inner = h1.reshape(n1, p) @ h2.reshape(n2, p).T
@@ -91,20 +160,20 @@ def kernel_block(one, two, rows, cols, per_output):
 
 
 def reduced_factor(factor):
-    """Factor in an orthonormal basis of its span, and the basis (None where nothing is gained)."""
+    """Factor in an orthonormal basis of its span, in double precision, and the basis (None where nothing is gained)."""
     flat = factor.reshape(-1, factor.shape[-1])
     if len(flat) >= flat.shape[1]:
         return factor, None
+    flat = flat.astype(np.float64, copy=False)
     basis, triangle = np.linalg.qr(flat.T)
     return triangle.T.reshape(*factor.shape[:-1], -1), basis
 
 
-def singular_vectors(coef, h):
-    """Thin SVD of a layer's coefficients whose columns lie in the span of the layer inputs h.
+def singular_vectors(coef, basis):
+    """Thin SVD of a layer's coefficients whose columns lie in the span of a basis (None: anywhere).
 
-    With fewer inputs than the layer is wide, only as many singular values are sought; the others are zero.
+    Only as many singular values are sought as the basis is wide; the others are zero.
     """
-    _, basis = reduced_factor(h)
     if basis is None:
         return np.linalg.svd(coef, full_matrices=False)
     u, v, vt = np.linalg.svd(basis.T @ coef, full_matrices=False)

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .adaptation import adapt
-from .features import TangentFeatures
+from .features import TangentFeatures, check_dtype
 from .leave_one_out import ridge_path
 from .networks import network_of
 from .problem import StructuredRegression
@@ -29,7 +29,13 @@ class TangentModel:
         settings = self._settings()
         network = network_of(self.hidden_layer_sizes, self.activation, self.init, self.bias)
         features = TangentFeatures(
-            network, self.outputs, check_random_state(self.random_state), self.layers, self.layer_weights
+            network,
+            self.outputs,
+            check_random_state(self.random_state),
+            self.layers,
+            self.layer_weights,
+            self.dtype,
+            self.batch_size,
         )
         continued = settings["warm_start"] and self._continues(features, X, targets)
         if not continued:
@@ -119,6 +125,7 @@ class TangentModel:
             and self._settings()["n_rounds"] == 0 == len(self.rounds_) - 1
             and self.features_.network == features.network
             and self.features_.outputs == features.outputs
+            and self.features_.dtype == features.dtype
             and np.array_equal(self.features_.layers, features.layers)
             and np.array_equal(self.features_.layer_weights, features.layer_weights)
             and self.features_.serves(X)
@@ -139,7 +146,7 @@ class TangentModel:
     def _decision(self, X):
         """Predictions of shape (n, C)."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
+        X = validate_data(self, X, reset=False, dtype=check_dtype(self.dtype))
         return self.features_.predict(X, self.coefs_) + self.intercept_
 
     def kernel(self, X, Y=None):
@@ -172,7 +179,7 @@ class TangentModel:
 
     def _kernel(self, X, Y, features, transform):
         def operator(Z):
-            return transform(features.operator(validate_data(self, Z, reset=False, dtype=np.float64)))
+            return transform(features.operator(validate_data(self, Z, reset=False, dtype=check_dtype(self.dtype))))
 
         first, second = operator(X), None if Y is None else operator(Y)
         return first.mean_gram(second) if first.outputs == "shared" else first.gram(second)
@@ -215,7 +222,7 @@ class InputTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         ndarray of shape (n, n_features)
         """
         check_is_fitted(self)
-        return validate_data(self, X, reset=False, dtype=np.float64) @ self.input_transform_
+        return validate_data(self, X, reset=False, dtype=check_dtype(self.dtype)) @ self.input_transform_
 
     @property
     def _n_features_out(self):

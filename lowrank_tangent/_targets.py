@@ -9,6 +9,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
+from .features import check_dtype
 from .losses import probabilities_of
 from .problem import check_sample_weight
 
@@ -53,7 +54,9 @@ class TangentRegressor(RegressorMixin):
         """Samples, and targets of shape (n, C)."""
         if self.loss == "multinomial":
             raise ValueError("loss='multinomial' is for class labels; use a classifier, or loss='squared'.")
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2)
+        X, y = validate_data(
+            self, X, y, dtype=check_dtype(self.dtype), y_numeric=True, multi_output=True, ensure_min_samples=2
+        )
         self._single_output = y.ndim == 1
         return X, np.asarray(y, dtype=np.float64).reshape(len(X), -1)
 
@@ -103,7 +106,7 @@ class TangentClassifier(ClassifierMixin):
 
     def _validated(self, X, y):
         """Samples, and targets −1 and 1 (0 and 1 for "multinomial") of shape (n, C)."""
-        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        X, y = validate_data(self, X, y, dtype=check_dtype(self.dtype), ensure_min_samples=2)
         check_classification_targets(y)
         binarizer = LabelBinarizer(neg_label=0 if self.loss == "multinomial" else -1).fit(y)
         self.classes_ = binarizer.classes_

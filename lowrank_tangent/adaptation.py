@@ -96,7 +96,7 @@ def adapt(problem, solution):
     """
     theta, left, right, values = [], [], [], []
     for layer, coef, penalty in zip(problem.operator.layers, solution.coefs, problem.spectral, strict=True):
-        u, v, vt = singular_vectors(coef, layer.h)
+        u, v, vt = singular_vectors(coef, layer.input_basis)
         z1, z2 = penalty.split(v)
         z = z1 * z2
         theta.append((u * np.divide(v, z, out=np.zeros_like(v), where=z > 0.0)) @ vt)

@@ -36,6 +36,7 @@ _GRIDS = ("depths", "widths", "activations", "biases", "metrics", "adaptivities"
 class _ChosenModel(InputTransformer):
     #: Rounds and alpha are judged by squared errors.
     loss = "squared"
+    dtype = np.float64
 
     def __init__(
         self,

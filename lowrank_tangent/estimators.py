@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from sklearn.base import BaseEstimator
 
 from ._model import InputTransformer, TangentModel
@@ -33,6 +34,8 @@ class _AdaptiveModel(InputTransformer, TangentModel, BaseEstimator):
         verbose=0,
         n_init=1,
         random_state=None,
+        dtype=np.float64,
+        batch_size=None,
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -56,6 +59,8 @@ class _AdaptiveModel(InputTransformer, TangentModel, BaseEstimator):
         self.verbose = verbose
         self.n_init = n_init
         self.random_state = random_state
+        self.dtype = dtype
+        self.batch_size = batch_size
 
 
 class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
@@ -123,6 +128,12 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
         Starting points that are tried for a penalty that is not convex; the lowest objective is kept.
     random_state : int, RandomState or None, default=None
         Draws the initial weights and the starting points.
+    dtype : {np.float64, np.float32}, default=np.float64
+        Precision of X, weights and features. Single precision halves their memory, and the certificate is computed in
+        double precision all the same.
+    batch_size : int, optional
+        Samples whose features are in memory at a time. Those of more training samples are computed anew whenever they
+        are needed. By default all are kept.
 
     Attributes
     ----------
@@ -236,6 +247,12 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
         Starting points that are tried for a penalty that is not convex; the lowest objective is kept.
     random_state : int, RandomState or None, default=None
         Draws the initial weights and the starting points.
+    dtype : {np.float64, np.float32}, default=np.float64
+        Precision of X, weights and features. Single precision halves their memory, and the certificate is computed in
+        double precision all the same.
+    batch_size : int, optional
+        Samples whose features are in memory at a time. Those of more training samples are computed anew whenever they
+        are needed. By default all are kept.
 
     Attributes
     ----------

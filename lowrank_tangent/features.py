@@ -7,10 +7,12 @@ import math
 from numbers import Integral
 
 import numpy as np
+from sklearn.utils import check_scalar
 
 from .infinite import Anchors, InfiniteMLP
 from .networks import MLP
 from .operators import LayerFactors, TangentOperator
+from .streaming import StreamedOperator
 
 #: Bytes of factors that one batch of rows may take when predictions are computed.
 _BATCH_BYTES = 2**26
@@ -34,6 +36,12 @@ class TangentFeatures:
     layer_weights : sequence of float > 0, optional
         Weight w of each used layer's kernel in K0, 1 by default. In terms of the layer's own features, alpha and
         adaptivity are divided by w.
+    dtype : {np.float64, np.float32}, default=np.float64
+        Precision of weights and factors. In single precision they take half the memory; products with them are in
+        double precision where it matters, and so are certificates.
+    batch_size : int, optional
+        Samples whose factors are in memory at a time: those of more samples are computed anew whenever they are needed.
+        By default the factors of all samples are kept.
 
     Attributes
     ----------
@@ -54,7 +62,16 @@ class TangentFeatures:
     ((20, 20), 1.0)
     """
 
-    def __init__(self, network=None, outputs="shared", random_state=None, layers=None, layer_weights=None):
+    def __init__(
+        self,
+        network=None,
+        outputs="shared",
+        random_state=None,
+        layers=None,
+        layer_weights=None,
+        dtype=np.float64,
+        batch_size=None,
+    ):
         if network is not None and not isinstance(network, (MLP, InfiniteMLP)):
             raise TypeError(f"network must be an MLP or an InfiniteMLP; got {type(network).__name__}.")
         if outputs not in ("shared", "network"):
@@ -64,6 +81,8 @@ class TangentFeatures:
         self.random_state = random_state
         self.layers = layers
         self.layer_weights = layer_weights
+        self.dtype = check_dtype(dtype)
+        self.batch_size = None if batch_size is None else check_scalar(batch_size, "batch_size", Integral, min_val=1)
 
     def fit(self, X, n_outputs=1, sample_weight=None):
         """Draw the weights (take the training points at infinite width) and set the scale.
@@ -86,9 +105,10 @@ class TangentFeatures:
         """
         self.n_outputs_ = n_outputs
         if isinstance(self.network, MLP):
-            self.weights_ = self.network.initialise(
+            weights = self.network.initialise(
                 X.shape[1], n_outputs if self.outputs == "network" else 1, self.random_state
             )
+            self.weights_ = [weight.astype(self.dtype, copy=False) for weight in weights]
         elif self.outputs == "network" and n_outputs > 1:
             raise ValueError(
                 f"the {n_outputs} outputs of a network of infinite width share nothing; outputs='shared' says the same."
@@ -122,15 +142,15 @@ class TangentFeatures:
     def _set(self, X, sample_weight):
         """Take the training points where the network needs them, and set the scale."""
         if hasattr(self.network, "anchor"):
-            self.weights_ = self.network.anchor(X)
+            self.weights_ = self.network.anchor(X.astype(np.float64, copy=False))
         with np.errstate(over="ignore", invalid="ignore"):
             first = self.network.factors(self.weights_, X[:1])
         self.layers_ = _check_layers(self.layers, len(first))
-        self._roots = np.sqrt(_check_layer_weights(self.layer_weights, len(self.layers_)))
+        self._roots = [math.sqrt(weight) for weight in _check_layer_weights(self.layer_weights, len(self.layers_))]
         self._row_floats = sum(h.size + delta.shape[-1] * self.n_outputs_ for h, delta in first)
         self.scale_ = 1.0
         with np.errstate(over="ignore", invalid="ignore"):
-            diagonal = [self._factors(batch, check=True).diagonal() for batch in self._batches(X)]
+            diagonal = [self._stored(batch, check=True).diagonal() for batch in self._batches(X)]
         mean = np.average(np.concatenate(diagonal).mean(axis=1), weights=sample_weight)
         if not np.isfinite(mean):
             raise ValueError(f"the tangent features overflow: {_range_of(X)}. Standardise X first.")
@@ -159,25 +179,50 @@ class TangentFeatures:
         -------
         TangentOperator
         """
-        return self._factors(X)
+        if self.batch_size is None or len(X) <= self.batch_size:
+            return self._stored(X)
+        return StreamedOperator(
+            lambda rows: self._factors(X[rows]), len(X), self.batch_size, self.outputs, self._n_copies
+        )
 
     def predict(self, X, coefs):
-        """A B for many samples, in batches of bounded memory; shape (n, C)."""
-        return np.concatenate([self.operator(batch).matvec(coefs) for batch in self._batches(X)])
+        """A B for many samples, in batches of bounded memory and the precision of the features; shape (n, C)."""
+        batches = (self._stored(batch).with_precision(self.dtype) for batch in self._batches(X))
+        return np.concatenate([operator.matvec(coefs) for operator in batches])
+
+    def _stored(self, X, check=False):
+        return TangentOperator(self._factors(X, check), self.outputs, self._n_copies)
+
+    @property
+    def _n_copies(self):
+        return self.n_outputs_ if self.outputs == "shared" else None
 
     def _factors(self, X, check=False):
-        factors = self.network.factors(self.weights_, X)
+        # At infinite width factors come from a Cholesky factorisation, which single precision is not enough for.
+        precision = np.float64 if hasattr(self.network, "anchor") else self.dtype
+        factors = self.network.factors(self.weights_, X.astype(precision, copy=False))
         factors = [factors[layer] for layer in self.layers_]
         if check and not all(np.isfinite(h).all() and np.isfinite(delta).all() for h, delta in factors):
             raise ValueError(f"the tangent features overflow: {_range_of(X)}. Standardise X first.")
-        layers = [
-            LayerFactors(h, delta * (self.scale_ * root)) for (h, delta), root in zip(factors, self._roots, strict=True)
+        return [
+            LayerFactors(h, delta * (self.scale_ * root)).astype(self.dtype)
+            for (h, delta), root in zip(factors, self._roots, strict=True)
         ]
-        return TangentOperator(layers, self.outputs, self.n_outputs_ if self.outputs == "shared" else None)
 
     def _batches(self, X):
         rows = max(1, _BATCH_BYTES // (8 * self._row_floats))
         return (X[start : start + rows] for start in range(0, len(X), rows))
+
+
+def check_dtype(dtype):
+    """Single or double precision as a dtype."""
+    try:
+        checked = np.dtype(dtype)
+    except TypeError:
+        checked = None
+    if checked not in (np.float32, np.float64) or dtype is None:
+        raise ValueError(f"dtype must be np.float32 or np.float64; got {dtype!r}.")
+    return checked
 
 
 def _check_layers(layers, depth):

@@ -6,9 +6,11 @@ map and its adjoint need the factors alone; the n·C × P Jacobian is never form
 
 from __future__ import annotations
 
+import copy
 from numbers import Integral
 
 import numpy as np
+from sklearn.utils import gen_batches
 
 from ._factors import LayerFactors, kernel_block, reduced_factor, rotate, stacked_outputs, transpose
 from ._memory import check_fits_in_memory
@@ -17,8 +19,8 @@ from .transforms import LowRankTransform
 #: Rows of a kernel block: large enough for BLAS to run at full speed, small enough to keep the temporaries
 #: of one block far below the kernel itself.
 _BLOCK_ROWS = 1024
-#: Temporaries of a product with separate coefficients for each output, 32 MiB.
-_GROUP_FLOATS = 2**22
+#: Bytes of factors that are converted to another precision at a time.
+_BATCH_BYTES = 2**26
 
 
 class TangentOperator:
@@ -36,11 +38,14 @@ class TangentOperator:
 
     Attributes
     ----------
+    layers : tuple of LayerFactors
     row_scale : ndarray of shape (n,) or None
         Every row of A is multiplied by this (square roots of sample weights).
     centred : bool
         Whether A is projected onto the complement of `row_scale`, which is what an unpenalised
         intercept leaves of it.
+    dtype : numpy dtype
+        Precision of products, double whatever that of the factors; see `with_precision`.
 
     Notes
     -----
@@ -76,6 +81,10 @@ class TangentOperator:
         self.n_outputs = network_outputs if outputs == "network" else int(n_outputs or 1)
         self.row_scale = None
         self.centred = False
+        self.dtype = np.dtype(np.float64)
+
+    #: Whether factors are computed anew whenever they are needed, and `layers` has their shapes alone.
+    is_streamed = False
 
     @property
     def coef_shapes(self):
@@ -85,13 +94,28 @@ class TangentOperator:
 
     # -- derived operators ------------------------------------------------------------------
 
+    def mapped(self, change, keep_rows=False):
+        """The operator with other factors; weights and centring are kept only on demand.
+
+        Parameters
+        ----------
+        change : callable
+            Makes of a list of LayerFactors another one. It may be called for some of the samples at a time.
+        keep_rows : bool, default=False
+        """
+        other = copy.copy(self) if keep_rows else self._plain()
+        other.layers = tuple(change(self.layers))
+        return other
+
     def rows(self, index):
         """The operator on a subset of the samples, without weights or centring."""
-        return self.with_layers([layer.rows(index) for layer in self.layers])
+        other = self.mapped(lambda layers: [layer.rows(index) for layer in layers])
+        other.n_samples = other.layers[0].n_samples
+        return other
 
     def scaled(self, factor):
         """The operator with every feature multiplied by `factor`, without weights or centring."""
-        return self.with_layers([LayerFactors(layer.h, layer.delta * factor) for layer in self.layers])
+        return self.mapped(lambda layers: [LayerFactors(layer.h, layer.delta * factor) for layer in layers])
 
     def weighted(self, sample_weight=None, centre=False):
         """The operator of the weighted regression, with an intercept if `centre`.
@@ -104,10 +128,16 @@ class TangentOperator:
         sample_weight : ndarray of shape (n,), optional
         centre : bool
         """
-        weighted = self.with_layers(self.layers)
+        weighted = self._plain()
         weighted.row_scale = None if sample_weight is None else np.sqrt(sample_weight)
         weighted.centred = centre
         return weighted
+
+    def _plain(self):
+        """A copy without weights or centring."""
+        plain = copy.copy(self)
+        plain.row_scale, plain.centred = None, False
+        return plain
 
     def transformed(self, left, right):
         """The operator on features ``M1 Φ M2``.
@@ -119,15 +149,15 @@ class TangentOperator:
             is not the identity ties the outputs together; the result then has "network" outputs.
         """
         expand = self.outputs == "shared" and not all(transform.is_identity for transform in right)
-        layers = []
-        for layer, m1, m2 in zip(self.layers, left, right, strict=True):
-            delta = stacked_outputs(layer.delta, self.n_outputs) if expand else layer.delta
-            layers.append(LayerFactors(m1.apply(layer.h), m2.apply(delta)))
-        if expand:
-            transformed = TangentOperator(layers)
-            transformed.row_scale, transformed.centred = self.row_scale, self.centred
-            return transformed
-        return self.with_layers(layers, keep_rows=True)
+
+        def change(layers):
+            for layer, m1, m2 in zip(layers, left, right, strict=True):
+                delta = stacked_outputs(layer.delta, self.n_outputs) if expand else layer.delta
+                yield LayerFactors(m1.apply(layer.h), m2.apply(delta))
+
+        transformed = self.mapped(change, keep_rows=True)
+        transformed.outputs = "network" if expand else self.outputs
+        return transformed
 
     def reduce(self):
         """Exact reduction to the span of the factors.
@@ -149,7 +179,7 @@ class TangentOperator:
             layers.append(LayerFactors(h, delta))
             bases.append((basis_h, basis_delta))
 
-        reduced = self.with_layers(layers, keep_rows=True)
+        reduced = self.mapped(lambda _: layers, keep_rows=True)
 
         def expand(coefs):
             return [
@@ -165,15 +195,8 @@ class TangentOperator:
 
         return reduced, expand, compress
 
-    def with_layers(self, layers, keep_rows=False):
-        """The operator with other factors; weights and centring are kept only on demand."""
-        other = TangentOperator(layers, self.outputs, self.n_outputs)
-        if keep_rows:
-            other.row_scale, other.centred = self.row_scale, self.centred
-        return other
-
     def with_precision(self, dtype, balance=None):
-        """The operator with factors of another precision, in which its products then are.
+        """The operator with products (and factors, if they are kept) of another precision.
 
         Parameters
         ----------
@@ -181,19 +204,27 @@ class TangentOperator:
         balance : sequence of float, optional
             Factor by which each layer's h is multiplied and its delta divided.
         """
-        layers = [
-            LayerFactors((layer.h * weight).astype(dtype), (layer.delta / weight).astype(dtype))
-            for layer, weight in zip(self.layers, balance or [1.0] * len(self.layers), strict=True)
-        ]
-        other = self.with_layers(layers, keep_rows=True)
+
+        def change(layers):
+            for layer, weight in zip(layers, balance or [1.0] * len(layers), strict=True):
+                if weight != 1.0:
+                    layer = LayerFactors(layer.h * weight, layer.delta / weight)
+                yield layer.astype(dtype)
+
+        other = self.mapped(change, keep_rows=True)
+        other.dtype = np.dtype(dtype)
         if self.row_scale is not None:
             other.row_scale = self.row_scale.astype(dtype)
         return other
 
-    @property
-    def dtype(self):
-        """Precision of the factors and of products with them."""
-        return np.result_type(*(array.dtype for layer in self.layers for array in (layer.h, layer.delta)))
+    def batches(self):
+        """The samples, as many at a time as memory is for: pairs of a slice and their factors in the precision of A."""
+        if all(layer.dtype == self.dtype for layer in self.layers):
+            yield slice(0, self.n_samples), self.layers
+            return
+        floats = sum(layer.h.size + layer.delta.size for layer in self.layers) / self.n_samples
+        for rows in gen_batches(self.n_samples, max(1, int(_BATCH_BYTES / (8 * floats)))):
+            yield rows, [layer.rows(rows).astype(self.dtype) for layer in self.layers]
 
     # -- products ---------------------------------------------------------------------------
 
@@ -209,19 +240,10 @@ class TangentOperator:
         ndarray of shape (n, C)
         """
         self._check_coefs(coefs)
-        out = np.zeros((self.n_samples, self.n_outputs), dtype=self.dtype)
-        for layer, coef in zip(self.layers, coefs, strict=True):
-            coef = np.asarray(coef, dtype=self.dtype)
-            if layer.n_outputs > 1:
-                product = np.einsum("ntp,pq->ntq", layer.h, coef, optimize=True)
-                out += np.einsum("ntq,nctq->nc", product, layer.delta)
-                continue
-            wide, narrow, blocks = self._by_width(layer, coef)
-            n, T, width = narrow.shape
-            wide = wide.reshape(n * T, -1)
-            for group in self._output_groups(narrow.size):
-                product = wide @ blocks[:, group].reshape(wide.shape[1], -1)
-                out[:, group] += np.einsum("ntcw,ntw->nc", product.reshape(n, T, -1, width), narrow)
+        coefs = [np.asarray(coef, dtype=self.dtype) for coef in coefs]
+        out = np.empty((self.n_samples, self.n_outputs), dtype=self.dtype)
+        for rows, layers in self.batches():
+            out[rows] = sum(layer.product(coef, self.n_outputs) for layer, coef in zip(layers, coefs, strict=True))
         return self.to_rows(out)
 
     def rmatvec(self, residual):
@@ -242,35 +264,12 @@ class TangentOperator:
             )
         residual = self.from_rows(residual)
         coefs = []
-        for layer, shape in zip(self.layers, self.coef_shapes, strict=True):
-            if layer.n_outputs > 1:
-                combined = np.einsum("nc,nctq->ntq", residual, layer.delta)
-                coefs.append(np.einsum("ntp,ntq->pq", layer.h, combined, optimize=True))
-                continue
-            coef = np.empty(shape, dtype=self.dtype)
-            wide, narrow, blocks = self._by_width(layer, coef)
-            n, T, width = narrow.shape
-            wide = wide.reshape(n * T, -1)
-            for group in self._output_groups(narrow.size):
-                weighted = residual[:, None, group, None] * narrow[:, :, None, :]
-                blocks[:, group] = (wide.T @ weighted.reshape(n * T, -1)).reshape(wide.shape[1], -1, width)
-            coefs.append(coef)
+        for rows, layers in self.batches():
+            parts = [
+                layer.adjoint(residual[rows], shape) for layer, shape in zip(layers, self.coef_shapes, strict=True)
+            ]
+            coefs = [coef.__iadd__(part) for coef, part in zip(coefs, parts, strict=True)] if coefs else parts
         return coefs
-
-    def _by_width(self, layer, coef):
-        """Wide and narrow factor of a layer with one output, and a view (wide, C, narrow) of its coefficients.
-
-        A product is a matrix product with the wide factor and elementwise work with the narrow one: which of the
-        two is h makes no difference to the former, but the latter is bound by memory.
-        """
-        h, delta = layer.h, layer.delta[:, 0]
-        blocks = coef.reshape(h.shape[2], -1, delta.shape[2])
-        return (h, delta, blocks) if delta.shape[2] <= h.shape[2] else (delta, h, blocks.transpose(2, 1, 0))
-
-    def _output_groups(self, floats):
-        """Outputs in groups of bounded temporaries: as few products as possible, each as large as reasonable."""
-        size = max(1, _GROUP_FLOATS // floats)
-        return [slice(c, min(c + size, self.n_outputs)) for c in range(0, self.n_outputs, size)]
 
     def to_rows(self, values):
         """Weights and centring of the rows applied to `values` of shape (n, ...), as A itself has them."""
@@ -315,7 +314,8 @@ class TangentOperator:
             size = self.n_outputs
             n_other = (other or self).n_samples
             check_fits_in_memory((self.n_samples * size, n_other * size), "the kernel of all outputs")
-            return np.kron(self.mean_gram(other), np.eye(size))
+            kernel = self.mean_gram(other)
+            return np.kron(kernel, np.eye(size, dtype=kernel.dtype))
         return self._assemble(other, per_output=True)
 
     def mean_gram(self, other=None):
@@ -333,11 +333,16 @@ class TangentOperator:
     def diagonal(self):
         """Squared norm of every tangent feature, without weights or centring; shape (n, C)."""
         total = np.zeros((self.n_samples, self.layers[0].n_outputs))
-        for layer in self.layers:
-            positions = np.einsum("ntp,nsp->nts", layer.h, layer.h)
-            gradients = np.einsum("nctq,ncsq->ncts", layer.delta, layer.delta)
-            total += np.einsum("nts,ncts->nc", positions, gradients)
+        for rows, layers in self.batches():
+            for layer in layers:
+                positions = np.einsum("ntp,nsp->nts", layer.h, layer.h)
+                gradients = np.einsum("nctq,ncsq->ncts", layer.delta, layer.delta)
+                total[rows] += np.einsum("nts,ncts->nc", positions, gradients)
         return np.broadcast_to(total, (self.n_samples, self.n_outputs))
+
+    def largest(self):
+        """Largest absolute values of h and of delta, shape (n_layers, 2)."""
+        return np.max([[layer.largest() for layer in layers] for _, layers in self.batches()], axis=0)
 
     def _assemble(self, other, per_output):
         symmetric = other is None or other is self
@@ -348,23 +353,27 @@ class TangentOperator:
         shape = (self.n_samples * block, other.n_samples * block)
         check_fits_in_memory(shape, "the kernel")
         kernel = np.empty(shape, dtype=np.result_type(self.dtype, other.dtype))
-        positions = max(layer.h.shape[1] for layer in self.layers)
-        step = max(1, _BLOCK_ROWS // (block * positions))
-        for i in range(0, self.n_samples, step):
-            rows = slice(i, i + step)
-            # Of a symmetric kernel the blocks above the diagonal are mirrored, not computed.
-            for j in range(i if symmetric else 0, other.n_samples, step):
-                cols = slice(j, j + step)
-                part = sum(
-                    kernel_block(one, two, rows, cols, per_output)
-                    for one, two in zip(self.layers, other.layers, strict=True)
-                )
-                kernel[i * block : (i + step) * block, j * block : (j + step) * block] = part
-                if symmetric and j > i:
-                    kernel[j * block : (j + step) * block, i * block : (i + step) * block] = part.T
+        step = max(1, _BLOCK_ROWS // (block * max(layer.n_positions for layer in self.layers)))
+        for rows, these in self._blocks(step):
+            for cols, those in other._blocks(step):
+                # Of a symmetric kernel the blocks above the diagonal are mirrored, not computed.
+                if symmetric and cols.start < rows.start:
+                    continue
+                part = sum(kernel_block(one, two, per_output) for one, two in zip(these, those, strict=True))
+                row, col = (slice(block * span.start, block * span.stop) for span in (rows, cols))
+                kernel[row, col] = part
+                if symmetric and cols.start > rows.start:
+                    kernel[col, row] = part.T
         kernel = self.to_rows(kernel.reshape(self.n_samples, -1)).reshape(shape)
         transposed = np.ascontiguousarray(kernel.T).reshape(other.n_samples, -1)
         return other.to_rows(transposed).reshape(shape[::-1]).T if other.changes_rows else kernel
+
+    def _blocks(self, step):
+        """Pairs of a slice of at most so many samples and their factors."""
+        for rows, layers in self.batches():
+            for part in gen_batches(rows.stop - rows.start, step):
+                samples = slice(rows.start + part.start, rows.start + part.stop)
+                yield samples, [layer.rows(part) for layer in layers]
 
     @property
     def changes_rows(self):

@@ -161,27 +161,35 @@ class StructuredRegression:
         problem.spectral = _layered([layer.penalty for layer in self.spectral], adaptivity, self.operator)
         return problem
 
-    def intercept(self, coefs):
-        """Best intercept for the coefficients, shape (C,); zeros without `fit_intercept`."""
-        return self.loss.intercept(self.y, self.operator.matvec(coefs))
+    def intercept(self, prediction):
+        """Best intercept for the predictions of some coefficients, shape (C,); zeros without `fit_intercept`.
 
-    def loss_at(self, coefs):
-        """The loss at A B: value, residual and curvature."""
-        return self.loss.at(self.target, self.design.matvec(coefs))
+        Parameters
+        ----------
+        prediction : ndarray of shape (n, C)
+            ``operator.matvec(coefs)``.
+        """
+        return self.loss.intercept(self.y, prediction)
+
+    def loss_at(self, coefs, prediction=None):
+        """The loss at A B: value, residual and curvature. `prediction` as for `certificate`."""
+        if prediction is None:
+            prediction = self.operator.matvec(coefs)
+        return self.loss.at(self.target, self.design.to_rows(prediction))
 
     def penalty_value(self, coefs):
         """(α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))."""
         return 0.5 * self.alpha * float(self.spectral.effective([singular_values(coef) for coef in coefs]))
 
-    def objective(self, coefs):
-        """Primal objective P(B)."""
-        return self.loss_at(coefs).value + self.penalty_value(coefs)
+    def objective(self, coefs, prediction=None):
+        """Primal objective P(B). `prediction` as for `certificate`."""
+        return self.loss_at(coefs, prediction).value + self.penalty_value(coefs)
 
     def dual_objective(self, dual):
         """Dual objective D(r), a lower bound on the optimal value; −inf outside the domain."""
         return self._dual_value(dual, self._dual_spectra(dual))
 
-    def certificate(self, coefs, dual):
+    def certificate(self, coefs, dual, prediction=None):
         """Certify coefficients by a dual point, whoever computed them.
 
         Parameters
@@ -189,12 +197,14 @@ class StructuredRegression:
         coefs : list of ndarray
         dual : ndarray of shape (n, C)
             `best_multiple` makes one of the `residual`.
+        prediction : ndarray of shape (n, C), optional
+            ``operator.matvec(coefs)``, if it is known.
 
         Returns
         -------
         Certificate
         """
-        objective = float(self.objective(coefs))
+        objective = float(self.objective(coefs, prediction))
         if not self.loss.is_constraint:
             if self.spectral.is_convex:
                 return Certificate.of(objective, self.dual_objective(dual))

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ._factors import singular_vectors
+from ._factors import reduced_factor, singular_vectors
 from .networks import MLP
 
 #: What a round stretches.
@@ -183,12 +183,15 @@ class Relinearisation:
             return None, None
         factors, coef = problem.operator.layers[index], solution.coefs[index]
         n_inputs = factors.shape[0] - bool(self._network.bias)
-        coef, h = coef[:n_inputs], factors.h[..., :n_inputs]
+        coef = coef[:n_inputs]
+        basis = None if problem.operator.is_streamed else reduced_factor(factors.h[..., :n_inputs])[1]
         if self._metric == "gradient":
-            gradients = _input_gradients(factors.delta, coef, problem.sample_weight)
-            u, s, _ = singular_vectors(gradients * self._network.forward_scale(n_inputs), h)
+            outer = _gradient_outer_product(problem, index, coef if basis is None else basis.T @ coef)
+            eigenvalues, u = np.linalg.eigh(outer)
+            s = np.sqrt(np.maximum(eigenvalues, 0.0)) * self._network.forward_scale(n_inputs)
+            u = u if basis is None else basis @ u
             return _dense(u, price.stretch(s), price.stretch(0.0)), None
-        u, s, vt = singular_vectors(coef, h)
+        u, s, vt = singular_vectors(coef, basis)
         (first, second), (unused1, unused2) = price.split(s), price.split(0.0)
         moves_units = (second != 1.0).any()
         return _dense(u, first, unused1), _dense(vt.T, second, unused2) if moves_units else None
@@ -222,7 +225,7 @@ def run_rounds(relinearisation, X, n_rounds, solve_on):
     rounds = []
     while True:
         problem, solution, left_out = solve_on(relinearisation.features)
-        residuals = problem.y - problem.operator.matvec(solution.coefs) - solution.intercept
+        residuals = problem.y - solution.prediction - solution.intercept
         rounds.append(
             Round(
                 alpha=problem.alpha,
@@ -240,16 +243,21 @@ def run_rounds(relinearisation, X, n_rounds, solve_on):
         relinearisation.advance(problem, solution, X)
 
 
-def _input_gradients(delta, coef, sample_weight):
-    """B delta of every sample and output as columns, shape (p, n·C), so that their outer products average to B C Bᵀ."""
-    n, n_outputs, _, q = delta.shape
-    if n_outputs > 1:
-        gradients = np.einsum("pq,ncq->pnc", coef, delta[:, :, 0], optimize=True)
-    else:
-        blocks = coef.reshape(len(coef), -1, q)
-        gradients = np.einsum("pcq,nq->pnc", blocks, delta[:, 0, 0], optimize=True)
-    shares = np.full(n, 1.0 / n) if sample_weight is None else sample_weight / sample_weight.sum()
-    return (gradients * np.sqrt(shares)[:, None]).reshape(len(coef), -1)
+def _gradient_outer_product(problem, index, coef):
+    """Average over samples of the outer products of B delta, summed over outputs: B C Bᵀ, shape (p, p)."""
+    weights = np.ones(problem.operator.n_samples) if problem.sample_weight is None else problem.sample_weight
+    shares = weights / weights.sum()
+    total = 0.0
+    for rows, layers in problem.operator.batches():
+        delta = layers[index].delta[:, :, 0]
+        if delta.shape[1] > 1:
+            gradients = np.einsum("pq,ncq->pnc", coef, delta, optimize=True)
+        else:
+            blocks = coef.reshape(len(coef), -1, delta.shape[2])
+            gradients = np.einsum("pcq,nq->pnc", blocks, delta[:, 0], optimize=True)
+        gradients = (gradients * np.sqrt(shares[rows])[:, None]).reshape(len(coef), -1)
+        total = total + gradients @ gradients.T
+    return total
 
 
 def _dense(basis, stretch, unused):

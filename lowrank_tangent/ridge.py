@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from sklearn.base import BaseEstimator
 
 from ._model import TangentModel
@@ -23,6 +24,8 @@ class _RidgeModel(TangentModel, BaseEstimator):
         tol=1e-6,
         fit_intercept=True,
         random_state=None,
+        dtype=np.float64,
+        batch_size=None,
     ):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -36,6 +39,8 @@ class _RidgeModel(TangentModel, BaseEstimator):
         self.tol = tol
         self.fit_intercept = fit_intercept
         self.random_state = random_state
+        self.dtype = dtype
+        self.batch_size = batch_size
 
     def _settings(self):
         return {
@@ -87,6 +92,12 @@ class TangentRidge(TangentRegressor, _RidgeModel):
         Adds an unpenalised constant for every output.
     random_state : int, RandomState or None, default=None
         Draws the initial weights.
+    dtype : {np.float64, np.float32}, default=np.float64
+        Precision of X, weights and features. Single precision halves their memory, and the certificate is computed in
+        double precision all the same.
+    batch_size : int, optional
+        Samples whose features are in memory at a time. Those of more training samples are computed anew whenever they
+        are needed. By default all are kept.
 
     Attributes
     ----------
@@ -160,6 +171,12 @@ class TangentRidgeClassifier(TangentClassifier, _RidgeModel):
         Adds an unpenalised constant for every output.
     random_state : int, RandomState or None, default=None
         Draws the initial weights.
+    dtype : {np.float64, np.float32}, default=np.float64
+        Precision of X, weights and features. Single precision halves their memory, and the certificate is computed in
+        double precision all the same.
+    batch_size : int, optional
+        Samples whose features are in memory at a time. Those of more training samples are computed anew whenever they
+        are needed. By default all are kept.
 
     Attributes
     ----------

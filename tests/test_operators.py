@@ -64,7 +64,7 @@ def test_outputs_in_groups_give_the_same_products(rng, monkeypatch):
     coefs = [rng.standard_normal(shape) for shape in operator.coef_shapes]
     residual = rng.standard_normal((6, 5))
     whole = operator.matvec(coefs), operator.rmatvec(residual)
-    monkeypatch.setattr("lowrank_tangent.operators._GROUP_FLOATS", 2 * 6 * 4)
+    monkeypatch.setattr("lowrank_tangent._factors._GROUP_FLOATS", 2 * 6 * 4)
     np.testing.assert_allclose(operator.matvec(coefs), whole[0])
     np.testing.assert_allclose(operator.rmatvec(residual)[0], whole[1][0])
 

@@ -10,7 +10,7 @@ from conftest import dense_matrix, flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.operators import LayerFactors, TangentOperator
 from lowrank_tangent.penalties import divided_differences
-from lowrank_tangent.solvers import _point, _preconditioner
+from lowrank_tangent.solvers import _kernels, _point, _preconditioner
 
 pytestmark = pytest.mark.filterwarnings("error")
 LAYERS = {"one layer": [(4, 6)], "two layers": [(3, 5), (5, 2)]}
@@ -257,7 +257,7 @@ def test_large_problems_use_the_mean_kernel_and_find_the_same(rng, monkeypatch):
     exact = solve(problem, "newton", tol=1e-9)
     monkeypatch.setattr(_preconditioner, "_EXACT_UNKNOWNS", 0)
     approximate = solve(problem, "newton", tol=1e-9)
-    monkeypatch.setattr(_preconditioner, "_KERNEL_SAMPLES", 0)
+    monkeypatch.setattr(_kernels, "_KERNEL_SAMPLES", 0)
     none = solve(problem, "newton", tol=1e-9)
     for solution in (approximate, none):
         assert solution.converged

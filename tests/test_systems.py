@@ -6,7 +6,7 @@ import pytest
 from conftest import dense_matrix, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent._cholesky import CholeskyFactor
-from lowrank_tangent.solvers import _point, _preconditioner, _products
+from lowrank_tangent.solvers import _kernels, _point, _preconditioner, _products
 from lowrank_tangent.solvers._kernels import StretchedKernels
 from lowrank_tangent.solvers._nystrom import NystromFactor
 
@@ -38,14 +38,14 @@ def test_nystrom_factor_is_exact_where_its_model_is(rng):
     root, alpha = rng.standard_normal((40, 60)), 0.3
     kernel = root @ root.T
     b = rng.standard_normal((40, 2))
-    everyone = NystromFactor(kernel, kernel, np.diagonal(kernel), alpha)
+    everyone = NystromFactor(kernel.copy(), kernel, np.diagonal(kernel), alpha)
     np.testing.assert_allclose(everyone.solve(b), np.linalg.solve(kernel + alpha * np.eye(40), b), rtol=1e-4)
     # Landmarks that span a kernel of rank five; the rest of it is diagonal.
     factor = rng.standard_normal((40, 5))
     factor[10:] = rng.standard_normal((30, 5))
     noise = np.append(np.zeros(10), rng.uniform(0.5, 2.0, 30))
     kernel = factor @ factor.T + np.diag(noise)
-    some = NystromFactor(kernel[:, :10], kernel[:10, :10], np.diagonal(kernel), alpha)
+    some = NystromFactor(kernel[:, :10].copy(), kernel[:10, :10], np.diagonal(kernel), alpha)
     np.testing.assert_allclose(some.solve(b), np.linalg.solve(kernel + alpha * np.eye(40), b), rtol=1e-4)
 
 
@@ -133,8 +133,8 @@ def test_every_preconditioner_leads_to_the_same_solution(rng, monkeypatch, outpu
     expected = solve(problem, "newton", tol=1e-10)
     monkeypatch.setattr(_preconditioner, "_CHEAP_OPERATIONS", 0)
     if way == "landmarks":
-        monkeypatch.setattr(_preconditioner, "_KERNEL_SAMPLES", 0)
-        monkeypatch.setattr(_preconditioner, "_LANDMARKS", 20)
+        monkeypatch.setattr(_kernels, "_KERNEL_SAMPLES", 0)
+        monkeypatch.setattr(_preconditioner, "_LANDMARK_ENTRIES", 20 * 60)
     found = solve(problem, "newton", tol=1e-10)
     assert found.converged
     assert found.objective == pytest.approx(expected.objective, rel=1e-9)

@@ -190,14 +190,16 @@ def _solve_from(start, problem, run, max_iter, monitor):
         coefs, dual, message = run(problem, monitor, max_iter, start)
     finally:
         monitor.close()
-    certificate = problem.certificate(coefs, dual)
+    prediction = problem.operator.matvec(coefs)
+    certificate = problem.certificate(coefs, dual, prediction)
     if math.isinf(certificate.dual_gap):  # rounding has moved the dual point out of its domain
         dual, _ = problem.best_multiple(dual)
-        certificate = problem.certificate(coefs, dual)
+        certificate = problem.certificate(coefs, dual, prediction)
     return Solution(
         coefs=coefs,
         dual=dual,
-        intercept=problem.intercept(coefs),
+        prediction=prediction,
+        intercept=problem.intercept(prediction),
         objective=certificate.objective,
         dual_objective=certificate.dual_objective,
         dual_gap=certificate.dual_gap,

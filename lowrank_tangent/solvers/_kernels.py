@@ -8,11 +8,23 @@ from __future__ import annotations
 
 import numpy as np
 
+from .._memory import physical_memory
 from ..operators import LayerFactors
+
+#: Largest number of samples for which n × n kernels are formed, and the largest share of the memory that they may take.
+_KERNEL_SAMPLES = 12_000
+_KERNEL_SHARE = 0.25
 
 #: Entries of a short row, and rows of a block of a kernel of long ones.
 _SHORT_ROW = 128
 _BLOCK_ROWS = 512
+
+
+def kernel_fits(design):
+    """Whether the n × n kernels of every layer and some of their sums are to be formed at all."""
+    kernels = 2 * len(design.layers) + 3
+    size = 4.0 * kernels * design.n_samples**2
+    return not design.is_streamed and design.n_samples <= _KERNEL_SAMPLES and size <= _KERNEL_SHARE * physical_memory()
 
 
 class StretchedKernels:
@@ -37,12 +49,12 @@ class StretchedKernels:
         """
         if index in self._latest and self._latest[index][0] is spectrum:
             return self._latest[index][1]
-        layer = self._design.layers[index]
+        layer = self._design.layers[index].astype(self._design.dtype)
         h, delta = layer.h[:, 0], layer.delta[:, 0, 0]
         rows, others = (delta, h) if spectrum.transposed else (h, delta)
         if index not in self._unstretched:
             self._unstretched[index] = _gram(others)
-        rows = _stretched(rows, spectrum)
+        rows = rows @ _stretch(rows.shape[1], spectrum).astype(rows.dtype)
         if rows.shape[1] == 1:
             kernel = self._unstretched[index] * rows
             kernel *= rows.T
@@ -55,9 +67,8 @@ class StretchedKernels:
     def mean(self, point):
         """Kernel of all layers with weights and centring of the samples; shape (n, n)."""
         design = self._design
-        if any(layer.n_outputs > 1 or layer.h.shape[1] > 1 for layer in design.layers):
-            layers = [stretched_layer(*pair) for pair in zip(design.layers, point.layers, strict=True)]
-            return design.with_layers(layers, keep_rows=True).mean_gram()
+        if any(layer.n_outputs > 1 or layer.n_positions > 1 for layer in design.layers):
+            return stretched(design, point).mean_gram()
         kernel = self.of_layers(range(len(design.layers)), point)
         return design.to_rows(design.to_rows(kernel).T) if design.changes_rows else kernel
 
@@ -70,24 +81,31 @@ class StretchedKernels:
         return kernel
 
 
-def stretched_layer(layer, spectrum):
-    """A layer's factors with the smaller side stretched (and rotated), the same for all outputs."""
-    if spectrum.transposed:
-        return LayerFactors(layer.h, _stretched(layer.delta, spectrum))
-    return LayerFactors(_stretched(layer.h, spectrum), layer.delta)
+def stretched(design, point):
+    """The operator with the smaller side of every layer stretched (and rotated), the same for all outputs."""
+    stretches = [
+        _stretch(layer.shape[spectrum.transposed], spectrum).astype(design.dtype)
+        for layer, spectrum in zip(design.layers, point.layers, strict=True)
+    ]
+
+    def change(layers):
+        for layer, spectrum, stretch in zip(layers, point.layers, stretches, strict=True):
+            if spectrum.transposed:
+                yield LayerFactors(layer.h, layer.delta @ stretch)
+            else:
+                yield LayerFactors(layer.h @ stretch, layer.delta)
+
+    return design.mapped(change, keep_rows=True)
 
 
-def _stretched(rows, spectrum):
-    """Rows times a root of Z; for stacked outputs of the mean of its diagonal blocks, which is that of each row."""
-    size = rows.shape[-1]
+def _stretch(size, spectrum):
+    """A root of Z, of that many rows; for stacked outputs of the mean of its diagonal blocks, which is that of each."""
     blocks = spectrum.basis.reshape(-1, size, spectrum.basis.shape[1]) * spectrum.stretch
     if len(blocks) == 1:
-        root = blocks[0]
-    else:
-        halves = np.hstack(list(blocks))
-        values, basis = np.linalg.eigh(halves @ halves.T / len(blocks))
-        root = basis * np.sqrt(np.maximum(values, 0.0))
-    return rows @ root.astype(rows.dtype)
+        return blocks[0]
+    halves = np.hstack(list(blocks))
+    values, basis = np.linalg.eigh(halves @ halves.T / len(blocks))
+    return basis * np.sqrt(np.maximum(values, 0.0))
 
 
 def _gram(rows):

@@ -9,6 +9,7 @@ Source: Snelson & Ghahramani, Sparse Gaussian processes using pseudo-inputs (200
 from __future__ import annotations
 
 import numpy as np
+from sklearn.utils import gen_batches
 
 from .._cholesky import CholeskyFactor
 
@@ -22,7 +23,7 @@ class NystromFactor:
     Parameters
     ----------
     columns : ndarray of shape (n, m)
-        Kernel of all samples with the landmarks, K_nm.
+        Kernel of all samples with the landmarks, K_nm; it is overwritten.
     block : ndarray of shape (m, m)
         Kernel of the landmarks, K_mm.
     diagonal : ndarray of shape (n,)
@@ -33,13 +34,18 @@ class NystromFactor:
     def __init__(self, columns, block, diagonal, alpha):
         block = block.astype(np.float64)
         block.flat[:: len(block) + 1] += _JITTER * np.trace(block) / len(block)
-        # (L⁻¹ K_mn)ᵀ, by products of the precision of the columns.
+        # (L⁻¹ K_mn)ᵀ, by products of the precision of the columns, and in their place.
         whitening = CholeskyFactor(block).solve(np.eye(len(block)))
-        root = np.linalg.cholesky(0.5 * (whitening + whitening.T))
-        self._features = columns @ root.astype(columns.dtype)
+        root = np.linalg.cholesky(0.5 * (whitening + whitening.T)).astype(columns.dtype)
+        for rows in gen_batches(len(columns), len(block)):
+            columns[rows] = columns[rows] @ root
+        self._features = columns
         missed = diagonal - np.einsum("nm,nm->n", self._features, self._features)
-        self._weights = 1.0 / (alpha + np.maximum(missed, 0.0))
-        inner = (self._features.T * self._weights) @ self._features
+        self._weights = (1.0 / (alpha + np.maximum(missed, 0.0))).astype(columns.dtype)
+        inner = sum(
+            (self._features[rows].T * self._weights[rows]) @ self._features[rows]
+            for rows in gen_batches(len(columns), len(block))
+        )
         inner.flat[:: len(inner) + 1] += 1.0
         self._inner = CholeskyFactor(inner)
 

@@ -8,10 +8,12 @@ large ones; small problems add the Γ term and have the system itself.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from .._cholesky import CholeskyFactor
-from ._kernels import stretched_layer
+from ._kernels import kernel_fits, stretched
 from ._nystrom import NystromFactor
 from ._products import SystemProducts, skinny_cost
 
@@ -20,9 +22,11 @@ from ._products import SystemProducts, skinny_cost
 _EXACT_UNKNOWNS = 2000
 _EXACT_OPERATIONS = 1e10
 _CHEAP_OPERATIONS = 2e8
-#: Largest number of samples whose whole kernel is factorised, and landmarks for more than that.
-_KERNEL_SAMPLES = 12_000
-_LANDMARKS = 1500
+#: Landmarks for samples whose whole kernel is not formed: as many as cost as much as so many products, no fewer than
+#: the first number, and no more than memory is for (their kernel with all samples has that many entries).
+_LEAST_LANDMARKS = 1500
+_LANDMARK_PRODUCTS = 2.0
+_LANDMARK_ENTRIES = 2**28
 #: What calling a dozen NumPy functions costs, in floating-point operations.
 _CALL_OVERHEAD = 5e6
 
@@ -41,19 +45,24 @@ class Preconditioner:
         self.problem = problem
         n, C = design.n_samples, design.n_outputs
         exact_cost = _exact_cost(design)
-        self._may_be_exact = problem.loss.is_quadratic and n * C <= _EXACT_UNKNOWNS and exact_cost <= _EXACT_OPERATIONS
+        self._may_be_exact = (
+            not design.is_streamed
+            and problem.loss.is_quadratic
+            and n * C <= _EXACT_UNKNOWNS
+            and exact_cost <= _EXACT_OPERATIONS
+        )
         self.exact = self._may_be_exact and exact_cost <= _CHEAP_OPERATIONS
         self.products = SystemProducts(problem, single=not self.exact)
         width = sum(p + layer.n_outputs * q for layer in design.layers for p, q in [layer.shape])
         if self.exact:
             self._renew, self.renewal_cost, solve_cost = self._exact, exact_cost, skinny_cost(n * C, 1)
-        elif n <= _KERNEL_SAMPLES:
-            stretched = sum(min(shape) for shape in design.coef_shapes)
-            self._renew, self.renewal_cost, solve_cost = self._kernel, n**2 * (2 * stretched + n), skinny_cost(n, C)
+        elif kernel_fits(design):
+            sides = sum(min(shape) for shape in design.coef_shapes)
+            self._renew, self.renewal_cost, solve_cost = self._kernel, n**2 * (2 * sides + n), skinny_cost(n, C)
         else:
-            m = min(n, _LANDMARKS)
+            m = _affordable_landmarks(n, width, self.products.cost)
             self._landmarks = np.sort(np.random.default_rng(0).choice(n, m, replace=False))
-            self._renew, self.renewal_cost, solve_cost = self._nystrom, 2 * n * m * (width + 2 * m), 4 * n * m * C
+            self._renew, self.renewal_cost, solve_cost = self._nystrom, n * m * (2 * width + 3 * m), 4 * n * m * C
         self.renewal_cost += _CALL_OVERHEAD
         self.product_cost = self.products.cost + solve_cost + _CALL_OVERHEAD
         self._spent = np.inf
@@ -109,8 +118,7 @@ class Preconditioner:
 
     def _nystrom(self, point):
         design = self.products.design
-        layers = [stretched_layer(*pair) for pair in zip(design.layers, point.layers, strict=True)]
-        features = design.with_layers(layers, keep_rows=True)
+        features = stretched(design, point)
         landmarks = features.rows(self._landmarks)
         diagonal = features.diagonal().mean(axis=1)
         if design.row_scale is not None:
@@ -123,6 +131,13 @@ class Preconditioner:
 def _roots(point, dtype):
     """Roots of the curvature of the loss, averaged over outputs; shape (n,)."""
     return np.sqrt(np.broadcast_to(point.loss.mean_curvature, len(point.residual))).astype(dtype)
+
+
+def _affordable_landmarks(n, width, product_cost):
+    """How many of n samples are landmarks, where kernels cost 2·width an entry and n·m² are factorised three times."""
+    allowance = _LANDMARK_PRODUCTS * product_cost / (3.0 * n)
+    m = int(math.sqrt(allowance + (width / 3.0) ** 2) - width / 3.0)
+    return min(max(m, _LEAST_LANDMARKS), max(_LANDMARK_ENTRIES // n, 1), n)
 
 
 def _exact_cost(design):

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._kernels import StretchedKernels
+from ._kernels import StretchedKernels, kernel_fits
 
-#: Largest number of samples for which n × n kernels are formed.
-_KERNEL_SAMPLES = 12_000
 #: A product of an n × n matrix with a few columns waits for memory: an operation takes this many times as long as in a
 #: large matrix product, with one column and with several, and so few columns cost as much as that many.
 _ONE_COLUMN = 8
@@ -56,14 +54,14 @@ class SystemProducts:
         design = problem.design
         n, C = design.n_samples, design.n_outputs
         by_kernel = [
-            layer.n_outputs == 1 and layer.h.shape[1] == 1 and (C == 1 or layer.shape[0] <= C * layer.shape[1])
+            layer.n_outputs == layer.n_positions == 1 and (C == 1 or layer.shape[0] <= C * layer.shape[1])
             for layer in design.layers
         ]
         sizes = [p * q for p, q in (layer.shape for layer in design.layers)]
         copies = C if design.outputs == "shared" else 1
-        costs = [4 * n * copies * layer.h.shape[1] * size for layer, size in zip(design.layers, sizes, strict=True)]
+        costs = [4 * n * copies * layer.n_positions * size for layer, size in zip(design.layers, sizes, strict=True)]
         saved = sum(cost for cost, yes in zip(costs, by_kernel, strict=True) if yes)
-        if n > _KERNEL_SAMPLES or saved <= skinny_cost(n, C):
+        if not kernel_fits(design) or saved <= skinny_cost(n, C):
             by_kernel = [False] * len(sizes)
         self.by_kernel = [index for index, yes in enumerate(by_kernel) if yes]
         self.by_factors = [index for index, yes in enumerate(by_kernel) if not yes]
@@ -75,7 +73,10 @@ class SystemProducts:
     def _use(self, design):
         self.design = design
         self.kernels = StretchedKernels(design)
-        self.rest = design.with_layers([design.layers[i] for i in self.by_factors], True) if self.by_factors else None
+        self.rest = design
+        if self.by_kernel:
+            rest = [design.layers[index] for index in self.by_factors]
+            self.rest = design.mapped(lambda _: rest, keep_rows=True) if rest else None
 
     @property
     def is_single(self):
@@ -122,6 +123,7 @@ class _ProductAt:
 
 def _pairs(layer, spectrum, dtype):
     """a of shape (n, m), b of shape (n, C, m), and Γ."""
+    layer = layer.astype(dtype)
     h, delta = layer.h[:, 0], layer.delta[:, 0, 0]
     small, wide = (delta, h) if spectrum.transposed else (h, delta)
     m, size = len(spectrum.values), wide.shape[1]
@@ -132,7 +134,10 @@ def _pairs(layer, spectrum, dtype):
 
 def _narrowed(design):
     """The operator in single precision, its factors balanced; None if they are too large or too small for it."""
-    largest = [(np.abs(layer.h).max(), np.abs(layer.delta).max()) for layer in design.layers]
-    if any(not 1.0 / _LARGEST_SINGLE <= np.sqrt(h * delta) <= _LARGEST_SINGLE for h, delta in largest):
+    largest = design.largest()
+    fits = (largest >= 1.0 / _LARGEST_SINGLE) & (largest <= _LARGEST_SINGLE)
+    balance = [1.0 if both.all() else float(np.sqrt(delta / h)) for (h, delta), both in zip(largest, fits, strict=True)]
+    scales = np.sqrt(largest.prod(axis=1))
+    if (scales < 1.0 / _LARGEST_SINGLE).any() or (scales > _LARGEST_SINGLE).any():
         return None
-    return design.with_precision(np.float32, [np.sqrt(delta / h) for h, delta in largest])
+    return design.with_precision(np.float32, balance)

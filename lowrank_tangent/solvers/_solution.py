@@ -48,6 +48,8 @@ class Solution:
         Coefficients B of each layer.
     dual : ndarray of shape (n, C)
         Dual point r; y − A B at the optimum (of the weighted and centred data, if any).
+    prediction : ndarray of shape (n, C)
+        A B of the training samples, without the intercept.
     intercept : ndarray of shape (C,)
     objective, dual_objective : float
         P(B) and D(r); the optimal value lies between them.
@@ -70,6 +72,7 @@ class Solution:
 
     coefs: list
     dual: np.ndarray
+    prediction: np.ndarray
     intercept: np.ndarray
     objective: float
     dual_objective: float

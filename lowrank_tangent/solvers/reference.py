@@ -77,7 +77,7 @@ def _prediction(cp, design, coefs):
     columns = []
     for c in range(design.n_outputs):
         column = 0
-        for layer, coef in zip(design.layers, coefs, strict=True):
+        for layer, coef in zip(design.rows(slice(None)).layers, coefs, strict=True):
             n, T, p = layer.h.shape
             q = layer.delta.shape[3]
             block = coef[:, c * q : (c + 1) * q] if design.outputs == "shared" else coef
