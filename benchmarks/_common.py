@@ -115,6 +115,16 @@ def add_outputs(parser, csv_file=None):
     parser.add_argument("--plot", metavar="FILE", type=_picture_file, help="draw them there (needs matplotlib)")
 
 
+def strength_pair(text):
+    """A pair alpha,adaptivity from the command line."""
+    values = tuple(float(part) for part in text.split(","))
+    if len(values) != 2 or values[0] <= 0 or values[1] < 0:
+        raise argparse.ArgumentTypeError(
+            f"a strength is alpha,adaptivity with alpha > 0 and adaptivity >= 0; got {text!r}"
+        )
+    return values
+
+
 def _picture_file(path):
     """Refuse a picture before anything is measured, not after."""
     if importlib.util.find_spec("matplotlib") is None:

@@ -27,6 +27,7 @@ from _common import (
     print_header,
     print_row,
     ridge_ntk,
+    strength_pair,
 )
 from lowrank_tangent import StructuredRegression, TangentFeatures, solve
 from lowrank_tangent.networks import MLP
@@ -184,18 +185,10 @@ def draw(lines, path):
     figure.savefig(path, dpi=130)
 
 
-def pair(text):
-    """A pair alpha,adaptivity."""
-    values = tuple(float(part) for part in text.split(","))
-    if len(values) != 2 or min(values) <= 0:
-        raise argparse.ArgumentTypeError(f"a strength is alpha,adaptivity, both > 0; got {text!r}")
-    return values
-
-
 def parse_arguments():
     """Options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--strengths", type=pair, nargs="+", default=STRENGTHS, metavar="ALPHA,ADAPTIVITY")
+    parser.add_argument("--strengths", type=strength_pair, nargs="+", default=STRENGTHS, metavar="ALPHA,ADAPTIVITY")
     parser.add_argument("--repeats", type=int, default=3, help="runs of which the median counts (default 3)")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds after which a fit is stopped (default 300)")
     parser.add_argument("--shrink", type=float, default=1.0, help="divide samples, inputs and units by that")

@@ -3,6 +3,7 @@
 import csv
 import importlib
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -142,6 +143,21 @@ def test_exponents_are_those_of_the_larger_half(load):
     seconds = [7.0, 7.0, *(1e-3 * size**1.7 for size in sizes[2:])]
     assert load("growth").exponent(sizes, seconds) == pytest.approx(1.7)
     assert np.isnan(load("growth").exponent([10], [1.0]))
+
+
+@pytest.mark.skipif("LOWRANK_TANGENT_DATA" not in os.environ, reason="needs MNIST under LOWRANK_TANGENT_DATA")
+def test_large_problems_take_the_same_fits_in_batches(run, capfd):
+    arguments = ["large", "--n-train", 150, "--width", 6, "--depth", 2, "--tol", 1e-6]
+    kept, picture = run(*arguments)
+    batches, _ = run(*arguments, "--batch-size", 64, "--dtype", "float64")
+    for one, other in zip(kept, batches, strict=True):
+        assert float(one["dual_gap"]) <= 1e-6 >= float(other["dual_gap"])
+        assert float(one["error"]) == pytest.approx(float(other["error"]), abs=2e-3)
+        assert float(other["factors_gib"]) == pytest.approx(2 * float(one["factors_gib"]))
+    assert [(row["alpha"], row["adaptivity"]) for row in kept] == [("0.1", "0.0"), ("1.0", "0.1")]
+    printed = tables_in(capfd.readouterr().out)
+    assert printed["ridge NTK, alpha=0.1"][0] == f"{float(batches[0]['error']):.4f}"
+    assert picture.stat().st_size > 5_000
 
 
 @pytest.fixture

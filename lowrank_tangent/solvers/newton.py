@@ -38,7 +38,9 @@ _STAGE_FACTOR = 8.0
 _STAGE_DECREMENT = 0.1
 #: Newton's equation is solved to this share of the gap that is asked for, or of what the barrier of the dual weighs.
 _INNER_MARGIN = 0.2
-#: Gap to which the ridge solution is solved, relative to the objective of B = 0.
+#: Gap to which the ridge solution is solved, relative to the objective of B = 0: this share of the gap that is asked
+#: for, but no less than the second number.
+_RIDGE_MARGIN = 0.01
 _RIDGE_TOL = 1e-8
 #: Single precision serves down to this gap, and to an objective of this share of that of B = 0: its error in A B, of
 #: 1e-6 of y, then is an error of the gap of about a tenth.
@@ -72,9 +74,10 @@ def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
         draft = copy.copy(problem)
         draft.design = preconditioner.products.design
     if warm_start is None:
-        coefs, dual, solved = _ridge(draft, preconditioner)
+        ridge_tol = max(_RIDGE_TOL, _RIDGE_MARGIN * monitor.tol)
+        coefs, dual, solved = _ridge(draft, preconditioner, ridge_tol)
         if not solved:
-            coefs, dual, _ = _ridge(problem, preconditioner)
+            coefs, dual, _ = _ridge(problem, preconditioner, ridge_tol)
     else:
         coefs, dual = warm_start
     point, pull = PrimalPoint(draft, final, coefs), draft.design.rmatvec(dual)
@@ -118,7 +121,7 @@ def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
     return best.coefs, best.dual, message
 
 
-def _ridge(problem, preconditioner):
+def _ridge(problem, preconditioner, tol):
     """Coefficients and dual point of ridge, (I + A A*/α) r = y and B = A* r / α, and whether they were found.
 
     Of another loss, the best coefficients on the way to the minimum of its second-order approximation at 0.
@@ -126,7 +129,7 @@ def _ridge(problem, preconditioner):
     zero = PrimalPoint(problem, problem.spectral, [np.zeros(shape) for shape in problem.design.coef_shapes])
     preconditioner.update(zero)
     nothing = np.zeros_like(problem.target)
-    system, solved = solve_system(zero, nothing, zero.coefs, preconditioner, 0.5 * _RIDGE_TOL * zero.loss.value, 0.0)
+    system, solved = solve_system(zero, nothing, zero.coefs, preconditioner, 0.5 * tol * zero.loss.value, 0.0)
     if problem.loss.is_quadratic:
         return system.change, system.dual, solved
     moved = _line_search(zero, system) or zero
