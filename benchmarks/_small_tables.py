@@ -1,0 +1,263 @@
+"""Tables and the picture of the benchmark on small data."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter, defaultdict
+
+import numpy as np
+from scipy.stats import rankdata, wilcoxon
+
+from _common import label_sizes, new_figure, print_header, print_row
+
+BASELINE = "ridge-ntk"
+_COLUMNS = 4
+
+
+class Results:
+    """Errors by data set, size and model, over the seeds for which every model has its row.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Rows of the CSV file.
+    models : list of str
+        The first is compared with the others.
+    """
+
+    def __init__(self, rows, models):
+        self.rows, self.models = rows, models
+        found = defaultdict(dict)
+        for row in rows:
+            found[row["data"], int(row["n"]), int(row["seed"])][row["model"]] = float(row["error"])
+        complete = {key: errors for key, errors in sorted(found.items()) if len(errors) == len(models)}
+        self.n_incomplete = len(found) - len(complete)
+        self._errors = defaultdict(list)
+        for (data, n, _), errors in complete.items():
+            self._errors[data, n].append([errors[model] for model in models])
+
+    def errors(self, n):
+        """Data set to errors of shape (n_seeds, n_models), at one size."""
+        return {data: np.array(errors) for (data, size), errors in self._errors.items() if size == n}
+
+    def curve(self, data, model):
+        """Sizes and mean errors of one model, smallest size first."""
+        column = self.models.index(model)
+        sizes = sorted(size for name, size in self._errors if name == data)
+        return sizes, [np.array(self._errors[data, size])[:, column].mean() for size in sizes]
+
+
+def print_all(results, kinds, sizes, level):
+    """Every table: errors and a summary for each size, sample sizes at equal errors, what failed."""
+    for n in sizes:
+        errors = results.errors(n)
+        if errors:
+            _print_errors(results.models, {name: errors[name] for name in kinds if name in errors}, n)
+            _print_summary(results, errors, kinds, n)
+            _print_baseline(results.models, errors)
+    if BASELINE in results.models[1:]:
+        _print_sample_sizes(results, kinds, level)
+    notes = Counter((row["model"], row["note"]) for row in results.rows if row["note"])
+    print(f"\nNot fitted: {sum(notes.values())} of {len(results.rows)} fits.")
+    for (model, note), count in sorted(notes.items()):
+        print(f"- {model}, {count} times, {note}")
+    if results.n_incomplete:
+        print(f"Left out of the tables: {results.n_incomplete} draws that some model has no row for yet.")
+
+
+def _print_errors(models, errors, n):
+    """Means and standard deviations over the seeds; the lowest mean is bold."""
+    print(f"\n### n = {n}, test errors\n")
+    print_header(["data", "seeds", *models])
+    for data, values in errors.items():
+        means = values.mean(axis=0)
+        cells = [_spread(column) for column in values.T]
+        if not np.isnan(means).all():
+            best = int(np.nanargmin(means))
+            cells[best] = f"**{cells[best]}**"
+        print_row([data, len(values), *cells])
+
+
+def _spread(values):
+    """Mean and standard deviation; a dash where a fit is missing."""
+    if np.isnan(values).any():
+        return "-"
+    deviation = f" ± {np.std(values, ddof=1):.3g}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3g}{deviation}"
+
+
+def _print_summary(results, errors, kinds, n):
+    """One line a model: ranks, the first model against it, seconds, ends of the grids, warnings."""
+    first, models = results.models[0], results.models
+    real = [values for data, values in errors.items() if kinds[data] != "synthetic"]
+    synthetic = [values for data, values in errors.items() if kinds[data] == "synthetic"]
+    print(f"\n### n = {n}, all data sets: {len(real)} real, {len(synthetic)} synthetic\n")
+    against = [f"{first} wins / ties / losses, real", "p, draws", "p, data sets"]
+    costs = ["median s", "worst s", "predict s", "chosen at an end", "not converged"]
+    print_header(["model", "rank, real", "rank, synthetic", *against, *costs])
+    ranks = [mean_ranks(part) for part in (real, synthetic)]
+    for column, model in enumerate(models):
+        against = ["-"] * 3
+        if model != first:
+            pairs = [values[:, [0, column]] for values in real]
+            outcome, draws, sets = versus([pair for pair in pairs if not np.isnan(pair).any()])
+            against = [" / ".join(map(str, outcome)), f"{draws:.2g}", f"{sets:.2g}"]
+        mine = [row for row in results.rows if row["model"] == model and int(row["n"]) == n and not row["note"]]
+        print_row([model, *(f"{part[column]:.2f}" for part in ranks), *against, *_costs(mine)])
+    print(
+        "\nRanks: mean over the data sets of the rank of the mean error; a model that was not fitted comes last.\n"
+        "Wins: the mean difference over the seeds exceeds its standard error. p: Wilcoxon's signed-rank test of\n"
+        "(a − b) / (a + b), over all draws and over the means of data sets; draws of one data set share samples, so the\n"
+        "first is too small. At an end: how often a chosen value was the least or the largest to choose from."
+    )
+
+
+def _costs(rows):
+    """Seconds of the fits, how often a chosen value lies at the end of its grid, fits with a warning."""
+    if not rows:
+        return ["-"] * 5
+    seconds = [float(row["seconds"]) for row in rows]
+    ends = Counter(name.rsplit("__", 1)[-1] for row in rows for name in row["at_end"].split())
+    warned = sum(int(row["not_converged"]) > 0 for row in rows)
+    return [
+        f"{np.median(seconds):.3g}",
+        f"{max(seconds):.3g}",
+        f"{np.median([float(row['predict_seconds']) for row in rows]):.2g}",
+        ", ".join(f"{name} {count}" for name, count in ends.most_common()) + f" of {len(rows)}" if ends else "never",
+        f"{warned} of {len(rows)}",
+    ]
+
+
+def mean_ranks(errors):
+    """Mean rank of every model over data sets, of their mean errors over the seeds; NaN comes last."""
+    if not errors:
+        return itertools.repeat(math.nan)
+    means = np.array([values.mean(axis=0) for values in errors])
+    return rankdata(np.where(np.isnan(means), np.inf, means), axis=1).mean(axis=0)
+
+
+def versus(pairs):
+    """The first model of two against the second, over data sets.
+
+    Parameters
+    ----------
+    pairs : list of ndarray of shape (n_seeds, 2)
+        Errors of both on the same draws, one array a data set.
+
+    Returns
+    -------
+    outcome : (wins, ties, losses)
+        A tie where the mean difference is within its standard error.
+    draws, sets : float
+        p of Wilcoxon's signed-rank test over all draws, and over the means of data sets.
+    """
+    signs = [standing(pair) for pair in pairs]
+    outcome = signs.count(-1), signs.count(0), signs.count(1)
+    return outcome, _p_value(pairs), _p_value([pair.mean(axis=0, keepdims=True) for pair in pairs])
+
+
+def standing(pair):
+    """−1 where the first error is lower by more than one standard error of the difference, 1 where higher, else 0."""
+    difference = pair[:, 0] - pair[:, 1]
+    error = difference.std(ddof=1) / math.sqrt(len(pair)) if len(pair) > 1 else 0.0
+    return int(np.sign(difference.mean())) if abs(difference.mean()) > error else 0
+
+
+def _p_value(pairs):
+    """Of equal errors, by relative differences; NaN where there is none."""
+    first, second = np.concatenate(pairs).T if pairs else np.zeros((2, 0))
+    total = first + second
+    relative = np.divide(first - second, total, out=np.zeros_like(total), where=total > 0.0)
+    return float(wilcoxon(relative).pvalue) if relative.any() else math.nan
+
+
+def _print_baseline(models, errors):
+    """Where the first model is worse than ridge NTK."""
+    if BASELINE not in models[1:]:
+        return
+    column = models.index(BASELINE)
+    pairs = {data: values[:, [0, column]] for data, values in errors.items()}
+    fitted = {data: pair for data, pair in pairs.items() if not np.isnan(pair).any()}
+    worse = [
+        f"{data} ({pair[:, 0].mean():.3g} against {pair[:, 1].mean():.3g})"
+        for data, pair in fitted.items()
+        if standing(pair) > 0
+    ]
+    print(
+        f"\n{models[0]} is worse than {BASELINE} by more than one standard error on {len(worse)} of {len(fitted)} data "
+        f"sets{': ' if worse else ''}{', '.join(worse)}."
+    )
+
+
+def _print_sample_sizes(results, kinds, level):
+    """Samples that the first model and ridge NTK need for the same errors."""
+    pair = results.models[0], BASELINE
+    print("\n### samples for equal errors\n")
+    print_header(["data", "error", *pair, "ratio", f"for error {level:g}", *pair, "ratio"])
+    for data in kinds:
+        sizes, first = results.curve(data, pair[0])
+        _, second = results.curve(data, pair[1])
+        if len(sizes) > 1 and np.isfinite([first, second]).all():
+            cells = [data]
+            for error in (max(first[-1], second[-1]), level):
+                needed = [samples_for(sizes, curve, error) for curve in (first, second)]
+                cells += [f"{error:.3g}", *(f"{sign}{n:.0f}" for sign, n in needed), ratio(*needed)]
+            print_row(cells)
+    print(
+        "\nThe first error is the one that the worse of the two has at its largest size. Between sizes the logarithm\n"
+        "of the error is linear in that of the samples."
+    )
+
+
+def samples_for(sizes, errors, level):
+    """("", n) for the size at which a curve first comes down to a level; ("≤ ", first size) or ("> ", last size)."""
+    if errors[0] <= level:
+        return "≤ ", sizes[0]
+    for (n, error), (more, less) in itertools.pairwise(zip(sizes, errors, strict=True)):
+        if less <= level:
+            share = math.log(error / level) / math.log(error / less) if less > 0.0 else 1.0
+            return "", n * (more / n) ** share
+    return "> ", sizes[-1]
+
+
+def ratio(first, second):
+    """Samples of the second over those of the first, a bound, or a dash where nothing is known."""
+    at_least, at_most = first[0] == "≤ " or second[0] == "> ", first[0] == "> " or second[0] == "≤ "
+    if at_least and at_most:
+        return "-"
+    return f"{'> ' * at_least}{'< ' * at_most}{second[1] / first[1]:.1f}×"
+
+
+def draw(results, options):
+    """Learning curves, one panel a data set; the first model, ridge NTK and the paper's model stand out."""
+    curves = {data: {model: results.curve(data, model) for model in results.models} for data in options.data}
+    curves = {data: lines for data, lines in curves.items() if lines[results.models[0]][0]}
+    n_columns = max(1, min(_COLUMNS, len(curves)))
+    figure, axes = new_figure(max(1, -(-len(curves) // n_columns)), n_columns)
+    for ax, (data, lines) in itertools.zip_longest(axes.flat, curves.items(), fillvalue=(None, {})):
+        if not lines:
+            ax.axis("off")
+            continue
+        for number, (model, (sizes, errors)) in enumerate(lines.items()):
+            stands_out = model in (results.models[0], BASELINE, "adaptive")
+            style = {"linewidth": 2.5} if stands_out else {"linewidth": 1.0, "alpha": 0.7, "linestyle": "--"}
+            ax.plot(sizes, errors, "o", color=f"C{number % 10}", label=model, markersize=4, **style)
+        ax.set(xscale="log", yscale="log", title=data + _title(results, data), xlabel="training samples")
+        label_sizes(ax, sizes)
+        ax.grid(alpha=0.3)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("test error")
+    axes.flat[0].legend(fontsize="x-small", ncols=2)
+    figure.savefig(options.plot, dpi=110)
+
+
+def _title(results, data):
+    """How many times the samples of the first model ridge NTK needs."""
+    if BASELINE not in results.models[1:]:
+        return ""
+    (sizes, first), (_, second) = (results.curve(data, model) for model in (results.models[0], BASELINE))
+    if len(sizes) < 2 or not np.isfinite([first, second]).all():
+        return ""
+    error = max(first[-1], second[-1])
+    return f"\n{BASELINE} needs {ratio(*(samples_for(sizes, curve, error) for curve in (first, second)))} the samples"
