@@ -38,23 +38,24 @@ MLP = {
     "solver": ["adam", "lbfgs"],
 }
 BOOSTING = {
-    "learning_rate": [0.03, 0.1, 0.3],
+    "learning_rate": [0.05, 0.1, 0.2],
     "max_iter": [50, 100, 200],
-    "max_leaf_nodes": [3, 6, 15],
+    "max_leaf_nodes": [3, 6, 12, 24],
     "min_samples_leaf": [2, 5, 10, 20],
     "l2_regularization": [0.0, 0.1, 1.0],
 }
 #: Candidates of a random search.
 _CANDIDATES = 12
-#: Of more inputs than this, networks are trained for fewer epochs and trees split at some inputs, drawn anew each time.
+#: Of more inputs than this, networks get fewer epochs, and trees see coarser inputs and try some of them at each split.
 _MANY_INPUTS, _SOME_INPUTS = 100, 64
 _EPOCHS, _FEWER_EPOCHS = 500, 150
+_BINS, _FEWER_BINS = 255, 31
 #: Beyond these a Gaussian process with a length for every input takes minutes.
 GP_LIMITS = {"samples": 400, "inputs": 64, "classes": 3}
 _GP_STEPS = 100
 #: Bandwidths in units of the root of the number of inputs.
-RFM = {"bandwidth": [0.3, 1.0, 3.0, 10.0], "alpha": np.logspace(-5, 0, 6), "power": [0.5, 1.0]}
-RFM_ROUNDS = 8
+RFM = {"bandwidth": [0.5, 2.0, 8.0, 32.0], "alpha": [1e-4, 1e-2, 1e-1, 1.0], "power": [0.5, 1.0]}
+RFM_ROUNDS = 10
 XRFM = {"bandwidth": [1.0, 3.0, 10.0, 30.0, 100.0], "reg": np.logspace(-5, 1, 7), "exponent": [0.7, 1.0]}
 _XRFM_ITERATIONS = 5
 
@@ -201,8 +202,8 @@ def boosting(task):
     """scikit-learn's gradient boosting on histograms."""
     kind = HistGradientBoostingClassifier if task.is_classification else HistGradientBoostingRegressor
     n_features = task.X.shape[1]
-    share = _SOME_INPUTS / n_features if n_features > _MANY_INPUTS else 1.0
-    estimator = kind(early_stopping=False, max_features=share, random_state=task.seed)
+    share, bins = (_SOME_INPUTS / n_features, _FEWER_BINS) if n_features > _MANY_INPUTS else (1.0, _BINS)
+    estimator = kind(early_stopping=False, max_features=share, max_bins=bins, random_state=task.seed)
     return fitted(search(task, estimator, BOOSTING, n_candidates=_CANDIDATES), BOOSTING)
 
 

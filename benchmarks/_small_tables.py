@@ -16,7 +16,7 @@ _COLUMNS = 4
 
 
 class Results:
-    """Errors by data set, size and model, over the seeds for which every model has its row.
+    """Errors by data set, size and model.
 
     Parameters
     ----------
@@ -31,21 +31,24 @@ class Results:
         found = defaultdict(dict)
         for row in rows:
             found[row["data"], int(row["n"]), int(row["seed"])][row["model"]] = float(row["error"])
-        complete = {key: errors for key, errors in sorted(found.items()) if len(errors) == len(models)}
-        self.n_incomplete = len(found) - len(complete)
-        self._errors = defaultdict(list)
-        for (data, n, _), errors in complete.items():
-            self._errors[data, n].append([errors[model] for model in models])
+        self._draws = dict(sorted(found.items()))
+        self.n_incomplete = sum(len(errors) < len(models) for errors in found.values())
 
     def errors(self, n):
-        """Data set to errors of shape (n_seeds, n_models), at one size."""
-        return {data: np.array(errors) for (data, size), errors in self._errors.items() if size == n}
+        """Data set to errors of shape (n_seeds, n_models) at one size, of the seeds for which every model has a row."""
+        tables = defaultdict(list)
+        for (data, size, _), errors in self._draws.items():
+            if size == n and len(errors) == len(self.models):
+                tables[data].append([errors[model] for model in self.models])
+        return {data: np.array(table) for data, table in tables.items()}
 
     def curve(self, data, model):
-        """Sizes and mean errors of one model, smallest size first."""
-        column = self.models.index(model)
-        sizes = sorted(size for name, size in self._errors if name == data)
-        return sizes, [np.array(self._errors[data, size])[:, column].mean() for size in sizes]
+        """Sizes and mean errors of one model, over all seeds that it has, smallest size first."""
+        by_size = defaultdict(list)
+        for (name, size, _), errors in self._draws.items():
+            if name == data and model in errors:
+                by_size[size].append(errors[model])
+        return list(by_size), [float(np.mean(errors)) for errors in by_size.values()]
 
 
 def print_all(results, kinds, sizes, level):
@@ -63,7 +66,7 @@ def print_all(results, kinds, sizes, level):
     for (model, note), count in sorted(notes.items()):
         print(f"- {model}, {count} times, {note}")
     if results.n_incomplete:
-        print(f"Left out of the tables: {results.n_incomplete} draws that some model has no row for yet.")
+        print(f"Left out of the tables of errors: {results.n_incomplete} draws that some model has no row for yet.")
 
 
 def _print_errors(models, errors, n):
@@ -96,7 +99,7 @@ def _print_summary(results, errors, kinds, n):
     against = [f"{first} wins / ties / losses, real", "p, draws", "p, data sets"]
     costs = ["median s", "worst s", "predict s", "chosen at an end", "not converged"]
     print_header(["model", "rank, real", "rank, synthetic", *against, *costs])
-    ranks = [mean_ranks(part) for part in (real, synthetic)]
+    ranks = [mean_ranks(part) if part else [math.nan] * len(models) for part in (real, synthetic)]
     for column, model in enumerate(models):
         against = ["-"] * 3
         if model != first:
@@ -108,8 +111,8 @@ def _print_summary(results, errors, kinds, n):
     print(
         "\nRanks: mean over the data sets of the rank of the mean error; a model that was not fitted comes last.\n"
         "Wins: the mean difference over the seeds exceeds its standard error. p: Wilcoxon's signed-rank test of\n"
-        "(a − b) / (a + b), over all draws and over the means of data sets; draws of one data set share samples, so the\n"
-        "first is too small. At an end: how often a chosen value was the least or the largest to choose from."
+        "(a − b) / (a + b), over all draws and over the means of data sets; draws of one data set share samples, so\n"
+        "the first is too small. At an end: how often a chosen value was the least or the largest to choose from."
     )
 
 
@@ -131,8 +134,6 @@ def _costs(rows):
 
 def mean_ranks(errors):
     """Mean rank of every model over data sets, of their mean errors over the seeds; NaN comes last."""
-    if not errors:
-        return itertools.repeat(math.nan)
     means = np.array([values.mean(axis=0) for values in errors])
     return rankdata(np.where(np.isnan(means), np.inf, means), axis=1).mean(axis=0)
 
@@ -194,20 +195,29 @@ def _print_sample_sizes(results, kinds, level):
     """Samples that the first model and ridge NTK need for the same errors."""
     pair = results.models[0], BASELINE
     print("\n### samples for equal errors\n")
-    print_header(["data", "error", *pair, "ratio", f"for error {level:g}", *pair, "ratio"])
+    print_header(["data", "error", *pair, "ratio", "error", *pair, "ratio"])
     for data in kinds:
-        sizes, first = results.curve(data, pair[0])
-        _, second = results.curve(data, pair[1])
-        if len(sizes) > 1 and np.isfinite([first, second]).all():
+        curves = [results.curve(data, model) for model in pair]
+        if comparable(curves):
             cells = [data]
-            for error in (max(first[-1], second[-1]), level):
-                needed = [samples_for(sizes, curve, error) for curve in (first, second)]
+            for error in (common_error(curves), level):
+                needed = [samples_for(*curve, error) for curve in curves]
                 cells += [f"{error:.3g}", *(f"{sign}{n:.0f}" for sign, n in needed), ratio(*needed)]
             print_row(cells)
     print(
         "\nThe first error is the one that the worse of the two has at its largest size. Between sizes the logarithm\n"
         "of the error is linear in that of the samples."
     )
+
+
+def comparable(curves):
+    """Whether there are two sizes of each, and all fits succeeded."""
+    return all(len(sizes) > 1 and np.isfinite(errors).all() for sizes, errors in curves)
+
+
+def common_error(curves):
+    """The lowest error that all curves come down to at their largest sizes."""
+    return max(errors[-1] for _, errors in curves)
 
 
 def samples_for(sizes, errors, level):
@@ -241,10 +251,10 @@ def draw(results, options):
             continue
         for number, (model, (sizes, errors)) in enumerate(lines.items()):
             stands_out = model in (results.models[0], BASELINE, "adaptive")
-            style = {"linewidth": 2.5} if stands_out else {"linewidth": 1.0, "alpha": 0.7, "linestyle": "--"}
-            ax.plot(sizes, errors, "o", color=f"C{number % 10}", label=model, markersize=4, **style)
+            style = f"C{number % 10}o{'-' if stands_out else '--' if number < 10 else ':'}"
+            ax.plot(sizes, errors, style, label=model, markersize=4, linewidth=2.5 if stands_out else 1.0)
         ax.set(xscale="log", yscale="log", title=data + _title(results, data), xlabel="training samples")
-        label_sizes(ax, sizes)
+        label_sizes(ax, sorted(set(itertools.chain.from_iterable(sizes for sizes, _ in lines.values()))))
         ax.grid(alpha=0.3)
     for ax in axes[:, 0]:
         ax.set_ylabel("test error")
@@ -256,8 +266,8 @@ def _title(results, data):
     """How many times the samples of the first model ridge NTK needs."""
     if BASELINE not in results.models[1:]:
         return ""
-    (sizes, first), (_, second) = (results.curve(data, model) for model in (results.models[0], BASELINE))
-    if len(sizes) < 2 or not np.isfinite([first, second]).all():
+    curves = [results.curve(data, model) for model in (results.models[0], BASELINE)]
+    if not comparable(curves):
         return ""
-    error = max(first[-1], second[-1])
-    return f"\n{BASELINE} needs {ratio(*(samples_for(sizes, curve, error) for curve in (first, second)))} the samples"
+    error = common_error(curves)
+    return f"\n{BASELINE} needs {ratio(*(samples_for(*curve, error) for curve in curves))} the samples"
