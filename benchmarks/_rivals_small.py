@@ -44,12 +44,13 @@ BOOSTING = {
     "min_samples_leaf": [2, 5, 10, 20],
     "l2_regularization": [0.0, 0.1, 1.0],
 }
-#: Candidates of a random search.
-_CANDIDATES = 12
-#: Of more inputs than this, networks get fewer epochs, and trees see coarser inputs and try some of them at each split.
-_MANY_INPUTS, _SOME_INPUTS = 100, 64
+#: Candidates of a random search, and where there are more inputs than that.
+_CANDIDATES, _FEWER_CANDIDATES = 12, 4
+_MANY_INPUTS = 100
+#: With as many inputs networks get fewer epochs; boosting costs in proportion to inputs, bins, trees and classes.
 _EPOCHS, _FEWER_EPOCHS = 500, 150
 _BINS, _FEWER_BINS = 255, 31
+_FEWER_TREES = [50, 100]
 #: Beyond these a Gaussian process with a length for every input takes minutes.
 GP_LIMITS = {"samples": 400, "inputs": 64, "classes": 3}
 _GP_STEPS = 100
@@ -193,40 +194,48 @@ def _few_steps(objective, start, bounds):
 
 def perceptron(task):
     """scikit-learn's MLP."""
-    epochs = _FEWER_EPOCHS if task.X.shape[1] > _MANY_INPUTS else _EPOCHS
+    epochs, n_candidates = (_FEWER_EPOCHS, _FEWER_CANDIDATES) if has_many_inputs(task) else (_EPOCHS, _CANDIDATES)
     estimator = (MLPClassifier if task.is_classification else MLPRegressor)(max_iter=epochs, random_state=task.seed)
-    return fitted(search(task, estimator, MLP, n_candidates=_CANDIDATES), MLP)
+    return fitted(search(task, estimator, MLP, n_candidates=n_candidates), MLP)
 
 
 def boosting(task):
     """scikit-learn's gradient boosting on histograms."""
+    grid, bins, n_candidates = BOOSTING, _BINS, _CANDIDATES
+    if has_many_inputs(task):
+        grid, bins, n_candidates = {**BOOSTING, "max_iter": _FEWER_TREES}, _FEWER_BINS, _FEWER_CANDIDATES
     kind = HistGradientBoostingClassifier if task.is_classification else HistGradientBoostingRegressor
-    n_features = task.X.shape[1]
-    share, bins = (_SOME_INPUTS / n_features, _FEWER_BINS) if n_features > _MANY_INPUTS else (1.0, _BINS)
-    estimator = kind(early_stopping=False, max_features=share, max_bins=bins, random_state=task.seed)
-    return fitted(search(task, estimator, BOOSTING, n_candidates=_CANDIDATES), BOOSTING)
+    estimator = kind(early_stopping=False, max_bins=bins, random_state=task.seed)
+    return fitted(search(task, estimator, grid, n_candidates=n_candidates), grid)
 
 
-def feature_machines(X, targets, bandwidth, alpha, power):
+def has_many_inputs(task):
+    """Whether the usual search would take an hour."""
+    return task.X.shape[1] > _MANY_INPUTS
+
+
+def feature_machines(X, targets, n_inputs, bandwidth, alpha, power):
     """Recursive feature machines (Radhakrishnan and others, arXiv 2212.13881), one a round, endlessly.
 
     Ridge regression with the Laplace kernel exp(−‖T(x − x')‖/L); then T Tᵀ becomes a power of the average outer product
-    of the fit's input gradients, with trace p, the number of inputs.
+    of the fit's input gradients, with the number of inputs for a trace.
 
     Parameters
     ----------
     X : ndarray of shape (n, p)
     targets : ndarray of shape (n, C)
+    n_inputs : int
+        p, or more where X has coordinates in place of the inputs.
     bandwidth : float
-        L / √p.
+        L / √n_inputs.
     alpha, power : float
 
     Yields
     ------
-    function from inputs of shape (n', p) to predictions of shape (n', C), with the attribute `transform`, T
+    function from inputs of shape (n', p) to predictions of shape (n', C)
     """
     n, p = X.shape
-    length = bandwidth * p**0.5
+    length = bandwidth * n_inputs**0.5
     transform = np.eye(p)
     while True:
         Z = X @ transform
@@ -236,30 +245,31 @@ def feature_machines(X, targets, bandwidth, alpha, power):
         yield lambda X_new, T=transform, Z=Z, coefs=coefs: np.exp(-euclidean_distances(X_new @ T, Z) / length) @ coefs
         # The kernel has no gradient at its centre: a sample is left out of its own.
         slopes = np.divide(kernel, length * distances, out=np.zeros_like(kernel), where=distances > 0.0)
-        moment = np.zeros((p, p))
-        for coef in coefs.T:
-            weights = slopes * coef
-            gradients = (weights @ Z - weights.sum(axis=1, keepdims=True) * Z) @ transform.T
-            moment += gradients.T @ gradients
+        # Gradient i of output c is Σ_j slopes_ij coefs_jc T (z_j − z_i): outer products of all outputs at once.
+        pulls = slopes @ coefs
+        cross = slopes * (coefs @ pulls.T)
+        weights = (slopes @ slopes) * (coefs @ coefs.T) - cross - cross.T
+        weights.flat[:: n + 1] += np.sum(pulls**2, axis=1)
+        moment = transform @ (Z.T @ weights @ Z) @ transform.T
         squares, basis = np.linalg.eigh(moment)
         squares = np.maximum(squares, 0.0) ** power
-        transform = basis * np.sqrt(squares * p / squares.sum()) @ basis.T
+        transform = basis * np.sqrt(squares * n_inputs / squares.sum()) @ basis.T
 
 
 def recursive_feature_machine(task):
     """A plain RFM: bandwidth, alpha, power and rounds by cross-validation of the whole procedure."""
     targets, decide = as_regression(task)
     targets = targets.reshape(len(targets), -1)
-    coordinates = _coordinates_in_span(task.X)
+    coordinates, n_inputs = _coordinates_in_span(task.X), task.X.shape[1]
     X = coordinates(task.X)
     candidates = list(itertools.product(*RFM.values()))
     errors = np.zeros((len(candidates), 1 + RFM_ROUNDS))
     for (train, test), (i, candidate) in itertools.product(task.folds, enumerate(candidates)):
-        machines = feature_machines(X[train], targets[train], *candidate)
+        machines = feature_machines(X[train], targets[train], n_inputs, *candidate)
         for k, predict in enumerate(itertools.islice(machines, 1 + RFM_ROUNDS)):
             errors[i, k] += np.sum((predict(X[test]) - targets[test]) ** 2)
     i, rounds = np.unravel_index(np.argmin(errors), errors.shape)
-    predict = next(itertools.islice(feature_machines(X, targets, *candidates[i]), int(rounds), None))
+    predict = next(itertools.islice(feature_machines(X, targets, n_inputs, *candidates[i]), int(rounds), None))
     chosen = {**dict(zip(RFM, candidates[i], strict=True)), "rounds": int(rounds)}
 
     def decided(X_new):

@@ -17,8 +17,8 @@ leaves open is chosen. Then the chosen model is fitted to all n samples and test
   Euclidean and of the Manhattan distance.
 - gp-ard: a Gaussian process with a length for every input, by its marginal likelihood from one start, at most 100
   steps; skipped beyond 400 samples, 64 inputs or 3 classes.
-- mlp, boosting: scikit-learn's, 12 candidates at random. Beyond 100 inputs with 150 epochs in place of 500, and with
-  31 bins in place of 255 and 64 inputs tried for every split.
+- mlp, boosting: scikit-learn's, 12 candidates at random. Beyond 100 inputs 4 candidates; networks then have 150 epochs
+  in place of 500, and boosting has up to 100 trees in place of 200, and 31 bins.
 - rfm: a plain recursive feature machine (arXiv 2212.13881), Laplace kernel and average gradient outer product.
 - xrfm: the package of that name, by its authors' protocol: a fifth of the samples is held out. pip install xrfm
 

@@ -321,7 +321,7 @@ def test_kernel_ridge_of_small_data_is_that_of_scikit_learn(small_data, load):
 @pytest.mark.parametrize("power", [0.5, 1.0])
 def test_feature_machines_have_the_average_outer_product_of_gradients(load, rng, power):
     X, targets = rng.standard_normal((30, 4)), rng.standard_normal((30, 2))
-    machines = load("_rivals_small").feature_machines(X, targets, 1.5, 0.1, power)
+    machines = load("_rivals_small").feature_machines(X, targets, 4, 1.5, 0.1, power)
     step = 1e-5
     expected = np.eye(4)
     for predict in itertools.islice(machines, 3):
@@ -343,6 +343,16 @@ def test_coordinates_in_the_span_of_few_samples(load, rng):
     expected = np.linalg.norm(X_new[:, None] - X[None], axis=2)
     found = np.linalg.norm(coordinates(X_new)[:, None] - coordinates(X)[None], axis=2)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_feature_machines_see_no_difference_in_coordinates(load, rng):
+    rivals = load("_rivals_small")
+    X, X_new, targets = rng.standard_normal((6, 20)), rng.standard_normal((9, 20)), rng.standard_normal((6, 1))
+    coordinates = rivals._coordinates_in_span(X)
+    full = rivals.feature_machines(X, targets, 20, 1.5, 0.1, 0.5)
+    reduced = rivals.feature_machines(coordinates(X), targets, 20, 1.5, 0.1, 0.5)
+    for predict, predict_reduced in itertools.islice(zip(full, reduced, strict=True), 3):
+        np.testing.assert_allclose(predict_reduced(coordinates(X_new)), predict(X_new), atol=1e-6)
 
 
 def test_comparisons_of_small_data(load):
