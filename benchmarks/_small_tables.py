@@ -12,6 +12,8 @@ from scipy.stats import rankdata, wilcoxon
 from _common import label_sizes, new_figure, print_header, print_row
 
 BASELINE = "ridge-ntk"
+#: Kinds of data: tables and pixels are real.
+KINDS = ("table", "pixels", "synthetic")
 _COLUMNS = 4
 
 
@@ -93,13 +95,14 @@ def _spread(values):
 def _print_summary(results, errors, kinds, n):
     """One line a model: ranks, the first model against it, seconds, ends of the grids, warnings."""
     first, models = results.models[0], results.models
-    real = [values for data, values in errors.items() if kinds[data] != "synthetic"]
-    synthetic = [values for data, values in errors.items() if kinds[data] == "synthetic"]
-    print(f"\n### n = {n}, all data sets: {len(real)} real, {len(synthetic)} synthetic\n")
+    groups = {kind: [values for data, values in errors.items() if kinds[data] == kind] for kind in KINDS}
+    real = groups["table"] + groups["pixels"]
+    groups = {"real": real, **groups}
+    print(f"\n### n = {n}, all data sets: {', '.join(f'{len(group)} {name}' for name, group in groups.items())}\n")
     against = [f"{first} wins / ties / losses, real", "p, draws", "p, data sets"]
     costs = ["median s", "worst s", "predict s", "chosen at an end", "not converged"]
-    print_header(["model", "rank, real", "rank, synthetic", *against, *costs])
-    ranks = [mean_ranks(part) if part else [math.nan] * len(models) for part in (real, synthetic)]
+    print_header(["model", *(f"rank, {name}" for name in groups), *against, *costs])
+    ranks = [mean_ranks(group) if group else [math.nan] * len(models) for group in groups.values()]
     for column, model in enumerate(models):
         against = ["-"] * 3
         if model != first:
@@ -107,7 +110,7 @@ def _print_summary(results, errors, kinds, n):
             outcome, draws, sets = versus([pair for pair in pairs if not np.isnan(pair).any()])
             against = [" / ".join(map(str, outcome)), f"{draws:.2g}", f"{sets:.2g}"]
         mine = [row for row in results.rows if row["model"] == model and int(row["n"]) == n and not row["note"]]
-        print_row([model, *(f"{part[column]:.2f}" for part in ranks), *against, *_costs(mine)])
+        print_row([model, *(f"{group[column]:.2f}" for group in ranks), *against, *_costs(mine)])
     print(
         "\nRanks: mean over the data sets of the rank of the mean error; a model that was not fitted comes last.\n"
         "Wins: the mean difference over the seeds exceeds its standard error. p: Wilcoxon's signed-rank test of\n"

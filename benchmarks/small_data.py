@@ -235,7 +235,7 @@ def run(options, log):
     ]
     missing = [row for row in wanted if tuple(map(str, row.values())) not in done]
     if missing:
-        warm_up(options.models)
+        prepare(options)
     of, drawn = None, None
     for row in progress(missing, "fits"):
         if of != (row["data"], row["n"], row["seed"]):
@@ -245,11 +245,16 @@ def run(options, log):
             log.append(measure(row, *drawn))
 
 
-def warm_up(models):
-    """Compile and import before the clock starts."""
+def prepare(options):
+    """Find out at once what data are missing; compile and import before the clock starts."""
+    for name in options.data:
+        if DATA[name].kind != "synthetic":
+            _loaded(name)
     task, _ = samples("gated", 40, 0)
-    for model in {"adaptive", "xrfm"} & set(models):
-        MODELS[model](task)
+    if {"relinearised", "adaptive"} & set(options.models):
+        adaptive(task)
+    if "xrfm" in options.models:
+        MODELS["xrfm"](task)
 
 
 def asked_for(rows, options):

@@ -261,6 +261,9 @@ def test_small_data_go_on_where_they_ended(small_data, run, monkeypatch, tmp_pat
     rows, _ = run(*arguments, "--seeds", 2, "--report")
     assert len(rows) == 2 * len(first) - 1
     assert "Left out of the tables of errors: 1 draws" in capsys.readouterr().out
+    monkeypatch.delenv("LOWRANK_TANGENT_DATA", raising=False)
+    with pytest.raises(FileNotFoundError, match=r"uci/stock\.csv\.gz is needed: set LOWRANK_TANGENT_DATA"):
+        run("small_data", "--data", "square", "stock", "--seeds", 1, "--models", "krr-rbf")
 
 
 def test_draws_of_small_data(small_data, tmp_path, monkeypatch):
