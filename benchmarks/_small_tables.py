@@ -102,7 +102,9 @@ def _print_summary(results, errors, kinds, n):
     against = [f"{first} wins / ties / losses, real", "p, draws", "p, data sets"]
     costs = ["median s", "worst s", "predict s", "chosen at an end", "not converged"]
     print_header(["model", *(f"rank, {name}" for name in groups), *against, *costs])
-    ranks = [mean_ranks(group) if group else [math.nan] * len(models) for group in groups.values()]
+    ranks = [
+        [f"{rank:.2f}" for rank in mean_ranks(group)] if group else ["-"] * len(models) for group in groups.values()
+    ]
     for column, model in enumerate(models):
         against = ["-"] * 3
         if model != first:
@@ -110,7 +112,7 @@ def _print_summary(results, errors, kinds, n):
             outcome, draws, sets = versus([pair for pair in pairs if not np.isnan(pair).any()])
             against = [" / ".join(map(str, outcome)), f"{draws:.2g}", f"{sets:.2g}"]
         mine = [row for row in results.rows if row["model"] == model and int(row["n"]) == n and not row["note"]]
-        print_row([model, *(f"{group[column]:.2f}" for group in ranks), *against, *_costs(mine)])
+        print_row([model, *(group[column] for group in ranks), *against, *_costs(mine)])
     print(
         "\nRanks: mean over the data sets of the rank of the mean error; a model that was not fitted comes last.\n"
         "Wins: the mean difference over the seeds exceeds its standard error. p: Wilcoxon's signed-rank test of\n"
