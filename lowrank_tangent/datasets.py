@@ -11,7 +11,8 @@ from sklearn.datasets import fetch_openml, load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch
 
-#: Folder of data files, in the layout ``mnist/train-images-idx3-ubyte.gz`` and so on.
+#: Folder of data files: ``mnist/train-images-idx3-ubyte.gz`` and so on, ``cifar10/data_batch_1.bin.gz``,
+#: ``uci/name.csv.gz``.
 DATA_VARIABLE = "LOWRANK_TANGENT_DATA"
 
 _MNIST_FILES = {
@@ -21,6 +22,8 @@ _MNIST_FILES = {
     "y_test": "t10k-labels-idx1-ubyte.gz",
 }
 _IDX_UNSIGNED_BYTES = 0x08
+#: One CIFAR-10 record: the label, then 32 × 32 pixels of red, of green and of blue.
+_CIFAR_RECORD = 1 + 3 * 32 * 32
 _SYNTHETIC_TEST_SAMPLES = 2000
 
 
@@ -101,10 +104,7 @@ def read_idx(path):
     FileNotFoundError, ValueError
         If the file is missing, or no such file; the message names it.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; {DATA_VARIABLE} must name a folder with mnist/{path.name}.")
-    with gzip.open(path, "rb") as file:
+    with gzip.open(_existing(Path(path)), "rb") as file:
         content = file.read()
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _IDX_UNSIGNED_BYTES:
         raise ValueError(f"{path} is not an IDX file of unsigned bytes.")
@@ -114,6 +114,80 @@ def read_idx(path):
     if values.size != np.prod(shape):
         raise ValueError(f"{path} is cut short: {values.size} values for shape {shape}.")
     return values.reshape(shape)
+
+
+def load_cifar10():
+    """CIFAR-10 images from the binary records under LOWRANK_TANGENT_DATA, pixels in [0, 1].
+
+    Returns
+    -------
+    Bunch
+        X_train (n, 3072), y_train, X_test (n', 3072), y_test: all samples of the files cifar10/data_batch_*.bin.gz, in
+        the order of their names, and of cifar10/test_batch.bin.gz.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the variable or a file is missing, or a file does not hold whole records; the message names it.
+    """
+    folder = _data_folder("cifar10/test_batch.bin.gz") / "cifar10"
+    batches = sorted(folder.glob("data_batch_*.bin.gz")) or [folder / "data_batch_1.bin.gz"]
+    parts = [_read_cifar_records(path) for path in batches]
+    X_train, y_train = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    X_test, y_test = _read_cifar_records(folder / "test_batch.bin.gz")
+    return Bunch(X_train=X_train, y_train=y_train, X_test=X_test, y_test=y_test)
+
+
+def load_table(name):
+    """A table of numbers from uci/name.csv.gz under LOWRANK_TANGENT_DATA: no header, the last column is the target.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    X : ndarray of shape (n, n_features)
+    y : ndarray of shape (n,)
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the variable or the file is missing, or the file is no such table; the message names it.
+    """
+    path = _existing(_data_folder(f"uci/{name}.csv.gz") / "uci" / f"{name}.csv.gz")
+    try:
+        table = np.loadtxt(path, delimiter=",", ndmin=2)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a table of numbers without a header: {error}") from error
+    if not np.isfinite(table).all() or table.shape[1] < 2:
+        raise ValueError(f"{path} must have finite numbers in at least two columns; its shape is {table.shape}.")
+    return table[:, :-1], table[:, -1]
+
+
+def _data_folder(wanted):
+    """The folder that the environment variable names."""
+    folder = os.environ.get(DATA_VARIABLE)
+    if not folder:
+        raise FileNotFoundError(f"{wanted} is needed: set {DATA_VARIABLE} to the folder that has it.")
+    return Path(folder)
+
+
+def _existing(path):
+    """The path, if there is such a file."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; {DATA_VARIABLE} must name a folder that has it.")
+    return path
+
+
+def _read_cifar_records(path):
+    """Pixels in [0, 1] and labels of a gzipped file of CIFAR-10 records."""
+    with gzip.open(_existing(path), "rb") as file:
+        content = np.frombuffer(file.read(), dtype=np.uint8)
+    if content.size == 0 or content.size % _CIFAR_RECORD:
+        raise ValueError(f"{path} is cut short: {content.size} bytes are not whole records of {_CIFAR_RECORD}.")
+    records = content.reshape(-1, _CIFAR_RECORD)
+    return records[:, 1:] / 255.0, records[:, 0]
 
 
 def make_square(n_samples, n_features=50, noise=0.0, random_state=None):
@@ -144,6 +218,18 @@ def make_product(n_samples, n_features=30, noise=0.0, random_state=None):
     rng = np.random.default_rng(random_state)
     X, (u, w) = _normal_design(rng, n_samples, n_features, 2)
     return X, (X @ u) * (X @ w) + noise * rng.standard_normal(n_samples)
+
+
+def make_gated(n_samples, n_features=20, noise=0.0, random_state=None):
+    """y = x_0 x_1 [x_5 > 0] with x standard normal: a product of two inputs that a third one switches on.
+
+    Parameters and returns as for `make_square`; `n_features` is at least 6.
+    """
+    if n_features < 6:
+        raise ValueError(f"n_features must be at least 6, for the sixth input is the switch; got {n_features}.")
+    rng = np.random.default_rng(random_state)
+    X = rng.standard_normal((n_samples, n_features))
+    return X, X[:, 0] * X[:, 1] * (X[:, 5] > 0.0) + noise * rng.standard_normal(n_samples)
 
 
 def _normal_design(rng, n_samples, n_features, n_directions):

@@ -62,6 +62,68 @@ def test_mnist_is_mnist():
     assert data.y_train[:5].tolist() == [5, 0, 4, 1, 9]
 
 
+def test_cifar_records_are_read(tmp_path, rng, monkeypatch):
+    monkeypatch.setenv("LOWRANK_TANGENT_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"data_batch_1\.bin\.gz does not exist; LOWRANK_TANGENT_DATA must"):
+        datasets.load_cifar10()
+    (tmp_path / "cifar10").mkdir()
+    pixels = rng.integers(0, 256, (7, 3, 32, 32)).astype(np.uint8)
+    names = ("data_batch_2", "data_batch_1", "test_batch")
+    for name, some in zip(names, np.split(np.arange(7), [2, 5]), strict=True):
+        records = b"".join(bytes([label]) + pixels[label].tobytes() for label in some)
+        with gzip.open(tmp_path / "cifar10" / f"{name}.bin.gz", "wb") as file:
+            file.write(records)
+    data = datasets.load_cifar10()
+    assert data.y_train.tolist() == [2, 3, 4, 0, 1]
+    assert data.y_test.tolist() == [5, 6]
+    np.testing.assert_allclose(data.X_train, pixels[[2, 3, 4, 0, 1]].reshape(5, -1) / 255.0)
+    np.testing.assert_allclose(data.X_test[1, 1024:2048], pixels[6, 1].ravel() / 255.0)
+    with gzip.open(tmp_path / "cifar10" / "test_batch.bin.gz", "wb") as file:
+        file.write(records[:-1])
+    with pytest.raises(ValueError, match=r"test_batch.*is cut short: 6145 bytes"):
+        datasets.load_cifar10()
+
+
+def test_tables_are_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOWRANK_TANGENT_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"wine\.csv\.gz does not exist; LOWRANK_TANGENT_DATA must"):
+        datasets.load_table("wine")
+    (tmp_path / "uci").mkdir()
+    for content, problem in (
+        ("1,2,-3e-2\n4,5,6\n", None),
+        ("acid,sugar,quality\n1,2,3\n", "not a table of numbers"),
+        ("1,2,3\n4,5\n", "not a table of numbers"),
+        ("1,2,nan\n", "must have finite numbers"),
+        ("1\n2\n", "at least two columns"),
+    ):
+        with gzip.open(tmp_path / "uci" / "wine.csv.gz", "wt") as file:
+            file.write(content)
+        if problem is None:
+            X, y = datasets.load_table("wine")
+            assert X.tolist() == [[1.0, 2.0], [4.0, 5.0]]
+            assert y.tolist() == [-0.03, 6.0]
+        else:
+            with pytest.raises(ValueError, match=problem):
+                datasets.load_table("wine")
+
+
+@pytest.mark.skipif("LOWRANK_TANGENT_DATA" not in os.environ, reason="needs CIFAR-10 under LOWRANK_TANGENT_DATA")
+def test_cifar_is_cifar():
+    data = datasets.load_cifar10()
+    assert np.unique(data.y_train).tolist() == list(range(10))
+    # Photographs: neighbouring pixels of a colour are alike, the same pixel in two colours as well.
+    images = data.X_test[:500].reshape(500, 3, 32, 32)
+    for first, second in ((images[..., 1:], images[..., :-1]), (images[:, 0], images[:, 1])):
+        assert np.corrcoef(first.ravel(), second.ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("load", [datasets.load_cifar10, lambda: datasets.load_table("wine")])
+def test_files_that_cannot_be_fetched_name_the_variable(load, monkeypatch):
+    monkeypatch.delenv("LOWRANK_TANGENT_DATA", raising=False)
+    with pytest.raises(FileNotFoundError, match="set LOWRANK_TANGENT_DATA to the folder"):
+        load()
+
+
 def test_mnist_is_fetched_without_files(monkeypatch):
     monkeypatch.delenv("LOWRANK_TANGENT_DATA", raising=False)
     asked = []
@@ -92,6 +154,14 @@ def test_synthetic_targets_have_the_structure_they_promise():
     assert np.abs(values[1:-1]).max() < 0.3
     noisy = datasets.make_product(4000, 5, noise=0.5, random_state=0)[1]
     assert (noisy - y).std() == pytest.approx(0.5, rel=0.1)
+    X, y = datasets.make_gated(4000, 7, random_state=0)
+    off = X[:, 5] <= 0.0
+    assert not y[off].any()
+    np.testing.assert_array_equal(y[~off], np.prod(X[~off, :2], axis=1))
+    noisy = datasets.make_gated(4000, 7, noise=0.5, random_state=0)[1]
+    assert (noisy - y).std() == pytest.approx(0.5, rel=0.1)
+    with pytest.raises(ValueError, match="n_features must be at least 6"):
+        datasets.make_gated(10, 5)
 
 
 def test_loaded_data_are_split_without_overlap():
