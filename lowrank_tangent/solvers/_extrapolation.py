@@ -1,7 +1,7 @@
-"""Where a path goes on: solutions for the last values of alpha, extrapolated by a polynomial in log alpha.
+"""Where a path goes on: the last solutions, extrapolated by a polynomial in log alpha.
 
-A solution is a smooth function of log alpha, with the scale of about one: every eigenvalue λ of a kernel takes part as
-λ/(λ + α). Coefficients and dual points are extrapolated alike, at no product with the operator.
+Solutions are smooth functions of log alpha: an eigenvalue λ of a kernel takes part as λ/(λ + α). Coefficients and dual
+points are extrapolated alike, without a product with the operator.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import math
 
 import numpy as np
 
-#: Highest degree of the polynomial: errors of the solutions grow by up to 2^(degree + 1) − 1.
+#: Highest degree of the polynomial. Each more doubles what errors of the solutions grow by.
 _MAX_DEGREE = 2
 
 
 class Extrapolation:
-    """The last solutions of a path. Which degree serves is learned from how each would have predicted the last one.
+    """The last solutions of a path, and where they point.
+
+    The degree is the one that would have predicted the last solution best, or one more where that was the highest that
+    could be tried.
 
     Parameters
     ----------
@@ -25,39 +28,36 @@ class Extrapolation:
 
     def __init__(self, max_degree=_MAX_DEGREE):
         self._max_degree, self._degree = max_degree, 0
-        self._known = []
+        self._points = []
 
     def add(self, alpha, coefs, dual):
-        """Remember the solution for this alpha."""
-        errors = [np.linalg.norm(self._dual_at(alpha, degree) - dual) for degree in range(self._n_degrees)]
-        if errors:
-            # A degree that could not be tried yet is as good as the highest that was.
+        """Remember the solution for an alpha."""
+        self._points = [point for point in self._points if point[0] != alpha]
+        if self._points:
+            errors = [np.linalg.norm(self._dual_at(alpha, degree) - dual) for degree in range(len(self._points))]
             best = int(np.argmin(errors))
-            self._degree = best + (best == len(errors) - 1 and best < self._max_degree)
-        self._known = [*self._known, (alpha, coefs, dual)][-self._max_degree - 1 :]
+            self._degree = min(best + (best == len(errors) - 1), self._max_degree)
+        self._points = [*self._points, (alpha, coefs, dual)][-self._max_degree - 1 :]
 
     def at(self, alpha):
-        """Coefficients and dual point to begin with at another alpha; None before the first solution."""
-        if not self._known:
+        """Coefficients and dual point to begin with for an alpha; None before the first solution."""
+        if not self._points:
             return None
-        points = self._weighted(alpha, self._degree)
-        n_layers = len(self._known[0][1])
-        return [sum(weight * coefs[layer] for weight, coefs, _ in points) for layer in range(n_layers)], sum(
-            weight * dual for weight, _, dual in points
-        )
-
-    @property
-    def _n_degrees(self):
-        return len(self._known)
+        weights, points = self._polynomial(alpha, self._degree)
+        layers = zip(*(coefs for _, coefs, _ in points), strict=True)
+        return [_combined(weights, layer) for layer in layers], self._dual_at(alpha, self._degree)
 
     def _dual_at(self, alpha, degree):
-        return sum(weight * dual for weight, _, dual in self._weighted(alpha, degree))
+        weights, points = self._polynomial(alpha, degree)
+        return _combined(weights, [dual for _, _, dual in points])
 
-    def _weighted(self, alpha, degree):
-        """The last solutions with the weights of Lagrange's polynomial through them."""
-        last = self._known[-degree - 1 :]
-        logs, x = [math.log(point[0]) for point in last], math.log(alpha)
-        return [
-            (math.prod((x - other) / (log - other) for other in logs if other != log), coefs, dual)
-            for log, (_, coefs, dual) in zip(logs, last, strict=True)
-        ]
+    def _polynomial(self, alpha, degree):
+        """Weights of Lagrange's polynomial through the last solutions, and these."""
+        points = self._points[-degree - 1 :]
+        logs, x = [math.log(known) for known, _, _ in points], math.log(alpha)
+        weights = [math.prod((x - b) / (a - b) for j, b in enumerate(logs) if j != i) for i, a in enumerate(logs)]
+        return weights, points
+
+
+def _combined(weights, arrays):
+    return sum(weight * array for weight, array in zip(weights, arrays, strict=True))
