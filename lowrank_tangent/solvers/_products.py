@@ -62,13 +62,16 @@ class SystemProducts:
         sizes = [p * q for p, q in (layer.shape for layer in design.layers)]
         copies = C if design.outputs == "shared" else 1
         costs = [4 * n * copies * layer.h.shape[1] * size for layer, size in zip(design.layers, sizes, strict=True)]
-        saved = sum(cost for cost, yes in zip(costs, by_kernel, strict=True) if yes)
+        # The Γ term takes products with m × m matrices, m the smaller side: of square layers no fewer than the factors.
+        pairs = [4 * n * min(shape) ** 2 for shape in design.coef_shapes]
+        by_kernel = [yes and cost > 2 * pair for yes, cost, pair in zip(by_kernel, costs, pairs, strict=True)]
+        saved = sum(cost - pair for cost, pair, yes in zip(costs, pairs, by_kernel, strict=True) if yes)
         if n > _KERNEL_SAMPLES or saved <= skinny_cost(n, C):
             by_kernel = [False] * len(sizes)
         self.by_kernel = [index for index, yes in enumerate(by_kernel) if yes]
         self.by_factors = [index for index, yes in enumerate(by_kernel) if not yes]
         self.cost = skinny_cost(n, C) if self.by_kernel else 0
-        self.cost += sum(costs[index] for index in self.by_factors)
+        self.cost += sum(costs[index] for index in self.by_factors) + sum(pairs[index] for index in self.by_kernel)
         narrow = _narrowed(design) if single else None
         self._use(design if narrow is None else narrow)
 
