@@ -26,9 +26,8 @@ import numpy as np
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import LabelBinarizer
 
-from _common import Log, add_outputs, machine, new_figure, print_header, print_row, progress
+from _common import Log, add_outputs, choose_strength, machine, new_figure, print_header, print_row, progress
 from lowrank_tangent import StructuredRegression, TangentFeatures, datasets, solve
-from lowrank_tangent.model_selection import tangent_path
 from lowrank_tangent.networks import ACTIVATIONS, MLP
 from lowrank_tangent.theory import effective_rank
 
@@ -80,33 +79,18 @@ def make_features(setting, options, seed):
     return TangentFeatures(network, setting.outputs, seed, setting.layers)
 
 
-def make_problem(features, X, targets):
-    """The regression problem on fitted features, for any alpha and adaptivity."""
-    return StructuredRegression(features.operator(X), targets, "power", fit_intercept=True)
-
-
 def choose(setting, data, adaptivities, options, seed):
-    """Alpha and adaptivity of the least squared error on held-out folds."""
-    errors = 0.0
+    """Alpha and adaptivity chosen on the training part alone."""
     X, targets = data.X[:MAX_CHOICE], data.targets[:MAX_CHOICE]
-    for kept, held_out in KFold(FOLDS, shuffle=True, random_state=seed).split(X):
-        features = make_features(setting, options, seed).fit(X[kept], targets.shape[1])
-
-        def squared_error(problem, solution, features=features, held_out=held_out):
-            scores = features.predict(X[held_out], solution.coefs) + solution.intercept
-            return np.sum((scores - targets[held_out]) ** 2)
-
-        problem = make_problem(features, X[kept], targets[kept])
-        path = tangent_path(problem, ALPHAS, adaptivities, CHOICE_TOL, keep=squared_error)
-        errors = errors + np.array(path.results)
-    i, j = np.unravel_index(np.argmin(errors), errors.shape)
-    return float(path.alphas[j]), float(path.adaptivities[i])
+    splits = KFold(FOLDS, shuffle=True, random_state=seed).split(X)
+    features = make_features(setting, options, seed)
+    return choose_strength(features, X, targets, splits, ALPHAS, adaptivities, CHOICE_TOL)
 
 
 def fit(setting, model, strength, data, options, seed):
     """The row of one fit; of ridge NTK where adaptivity is 0."""
     features = make_features(setting, options, seed).fit(data.X, data.targets.shape[1])
-    problem = make_problem(features, data.X, data.targets).with_strength(*strength)
+    problem = StructuredRegression(features.operator(data.X), data.targets, "power", *strength, fit_intercept=True)
     start = time.perf_counter()
     solution = solve(problem, tol=TOL, callback=lambda row: row.time > options.limit)
     seconds = time.perf_counter() - start

@@ -17,6 +17,8 @@ from ._kernels import StretchedKernels
 
 #: Largest number of samples for which n × n kernels are formed.
 _KERNEL_SAMPLES = 12_000
+#: Products that a kernel of stretched features serves, about.
+_PRODUCTS = 10
 #: A product of an n × n matrix with a few columns waits for memory: an operation takes this many times as long as in a
 #: large matrix product, with one column and with several, and so few columns cost as much as that many.
 _ONE_COLUMN = 8
@@ -62,9 +64,11 @@ class SystemProducts:
         sizes = [p * q for p, q in (layer.shape for layer in design.layers)]
         copies = C if design.outputs == "shared" else 1
         costs = [4 * n * copies * layer.h.shape[1] * size for layer, size in zip(design.layers, sizes, strict=True)]
-        # The Γ term takes products with m × m matrices, m the smaller side: of square layers no fewer than the factors.
-        pairs = [4 * n * min(shape) ** 2 for shape in design.coef_shapes]
-        by_kernel = [yes and cost > 2 * pair for yes, cost, pair in zip(by_kernel, costs, pairs, strict=True)]
+        # By kernel there is still the Γ term, on the smaller side, and the kernel has to pay for itself.
+        smaller = [min(shape) for shape in design.coef_shapes]
+        pairs = [4 * n * m**2 for m in smaller]
+        least = [pair + 2 * n**2 * m / _PRODUCTS for pair, m in zip(pairs, smaller, strict=True)]
+        by_kernel = [yes and cost > limit for yes, cost, limit in zip(by_kernel, costs, least, strict=True)]
         saved = sum(cost - pair for cost, pair, yes in zip(costs, pairs, by_kernel, strict=True) if yes)
         if n > _KERNEL_SAMPLES or saved <= skinny_cost(n, C):
             by_kernel = [False] * len(sizes)
