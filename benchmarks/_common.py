@@ -16,9 +16,6 @@ import scipy
 from scipy.linalg import cho_factor, cho_solve
 from threadpoolctl import threadpool_info
 
-from lowrank_tangent import StructuredRegression
-from lowrank_tangent.model_selection import tangent_path
-
 #: A call that takes longer than this many seconds is not repeated.
 _SHORT = 5.0
 
@@ -52,35 +49,6 @@ def ridge_ntk(problem):
     # The transpose of the symmetric kernel is stored as LAPACK wants it, and is overwritten.
     factor = cho_factor(kernel.T, lower=True, overwrite_a=True, check_finite=False)
     return problem.target - problem.alpha * cho_solve(factor, problem.target, check_finite=False)
-
-
-def choose_strength(features, X, targets, splits, alphas, adaptivities, tol):
-    """Alpha and adaptivity of the least squared error of the scores on held-out folds.
-
-    Parameters
-    ----------
-    features : TangentFeatures
-        Fitted anew to every fold.
-    X : ndarray of shape (n, n_features)
-    targets : ndarray of shape (n, C)
-    splits : iterable of pairs of index arrays
-    alphas, adaptivities : sequences of float
-    tol : float
-        Relative duality gap of the fits.
-    """
-    errors = 0.0
-    for kept, held_out in splits:
-        features.fit(X[kept], targets.shape[1])
-        problem = StructuredRegression(features.operator(X[kept]), targets[kept], "power", fit_intercept=True)
-
-        def squared_error(problem, solution, held_out=held_out):
-            scores = features.predict(X[held_out], solution.coefs) + solution.intercept
-            return np.sum((scores - targets[held_out]) ** 2)
-
-        path = tangent_path(problem, alphas, adaptivities, tol, keep=squared_error)
-        errors = errors + np.array(path.results)
-    i, j = np.unravel_index(np.argmin(errors), errors.shape)
-    return float(path.alphas[j]), float(path.adaptivities[i])
 
 
 class Log:

@@ -26,7 +26,8 @@ import numpy as np
 from sklearn.model_selection import KFold
 from sklearn.preprocessing import LabelBinarizer
 
-from _common import Log, add_outputs, choose_strength, machine, new_figure, print_header, print_row, progress
+from _choice import choose_strength
+from _common import Log, add_outputs, machine, new_figure, print_header, print_row, progress
 from lowrank_tangent import StructuredRegression, TangentFeatures, datasets, solve
 from lowrank_tangent.networks import ACTIVATIONS, MLP
 from lowrank_tangent.theory import effective_rank

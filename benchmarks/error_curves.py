@@ -23,10 +23,10 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import LabelBinarizer
 
+from _choice import choose_strength
 from _common import (
     Log,
     add_outputs,
-    choose_strength,
     label_sizes,
     machine,
     new_figure,
