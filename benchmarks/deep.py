@@ -125,9 +125,9 @@ def compare(setting, options, log):
 
 
 def spread(rows):
-    """Mean ± standard deviation of the errors."""
+    """Mean ± standard deviation of the errors; of one seed the error alone."""
     errors = [row["error"] for row in rows]
-    return f"{np.mean(errors):.4f} ± {np.std(errors, ddof=min(1, len(errors) - 1)):.4f}"
+    return f"{np.mean(errors):.4f}" + (f" ± {np.std(errors, ddof=1):.4f}" if len(errors) > 1 else "")
 
 
 def median_ranks(rows):
