@@ -23,16 +23,23 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import LabelBinarizer
 
-from _common import Log, add_outputs, label_sizes, machine, new_figure, print_header, print_row, progress
+from _choice import choose_strength
+from _common import (
+    Log,
+    add_outputs,
+    label_sizes,
+    machine,
+    new_figure,
+    print_header,
+    print_row,
+    progress,
+)
 from lowrank_tangent import (
     AdaptiveTangentClassifier,
-    StructuredRegression,
     TangentFeatures,
     TangentRidgeClassifier,
     datasets,
-    solve,
 )
-from lowrank_tangent.model_selection import tangent_path
 from lowrank_tangent.networks import MLP
 
 #: Samples of the pool from which the nested training sets are taken.
@@ -69,26 +76,9 @@ class Choices:
 def cross_validate(X, y, adaptivities, width, seed):
     """Alpha and adaptivity of the least squared error of the scores on held-out folds."""
     targets = LabelBinarizer(neg_label=-1).fit_transform(y).astype(float)
-    errors = 0.0
-    for kept, held_out in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(X, y):
-        features = TangentFeatures(MLP((width,)), random_state=seed).fit(X[kept], targets.shape[1])
-        problem = StructuredRegression(features.operator(X[kept]), targets[kept], "power", fit_intercept=True)
-
-        def squared_error(problem, solution, features=features, held_out=held_out):
-            scores = features.predict(X[held_out], solution.coefs) + solution.intercept
-            return np.sum((scores - targets[held_out]) ** 2)
-
-        errors = errors + on_the_grid(problem, adaptivities, squared_error)
-    i, j = np.unravel_index(np.argmin(errors), errors.shape)
-    return float(ALPHAS[j]), adaptivities[i]
-
-
-def on_the_grid(problem, adaptivities, measure):
-    """A measure of the solution for every adaptivity and alpha, of shape (n_adaptivities, n_alphas)."""
-    if not any(adaptivities):
-        points = [problem.with_strength(alpha, 0.0) for alpha in ALPHAS]
-        return np.array([[measure(point, solve(point)) for point in points]])
-    return np.array(tangent_path(problem, ALPHAS, adaptivities, CHOICE_TOL, keep=measure).results)
+    features = TangentFeatures(MLP((width,)), random_state=seed)
+    splits = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(X, y)
+    return choose_strength(features, X, targets, splits, ALPHAS, adaptivities, CHOICE_TOL)
 
 
 def make_model(name, alpha, adaptivity, width, seed):

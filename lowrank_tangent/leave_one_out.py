@@ -25,6 +25,11 @@ class RidgePath:
         With the same weights and centring. Blocks have b = C, else b = 1 and all outputs share the kernel.
     unit : ndarray of shape (n,), optional
         Unit vector that the intercept takes out of every output: roots of the sample weights, normalised.
+
+    Attributes
+    ----------
+    rounding : float
+        Error of the eigenvalues: a smaller alpha drowns in it.
     """
 
     def __init__(self, kernel, target, unit=None):
@@ -37,6 +42,7 @@ class RidgePath:
             kernel = kernel + self._level * np.kron(np.multiply.outer(unit, unit), np.eye(self._block))
         values, self._basis = np.linalg.eigh(kernel)
         self._values = np.maximum(values, 0.0)
+        self.rounding = len(kernel) * _EPS * self._values.sum()
         self._coordinates = self._basis.T @ target.reshape(len(kernel), -1)
         self._unit = np.zeros(len(target)) if unit is None else unit
 

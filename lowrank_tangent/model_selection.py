@@ -41,8 +41,8 @@ def tangent_path(problem, alphas, adaptivities, tol=1e-6, keep=None, verbose=0):
     """Solve a problem for every alpha and adaptivity of a grid, warm-started.
 
     Everything that does not depend on alpha and adaptivity is done once: reduction to the span of the factors, weights
-    and centring. For each adaptivity alpha decreases, from the solution for the last one; the preconditioner is kept as
-    long as it serves.
+    and centring; with ``adaptivity=0`` an eigendecomposition of the kernel. For each other adaptivity alpha decreases,
+    from where the last solutions point; the preconditioner is kept as long as it serves.
 
     Parameters
     ----------

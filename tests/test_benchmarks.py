@@ -18,10 +18,12 @@ from scipy.stats import wilcoxon
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.preprocessing import LabelBinarizer
 
 from lowrank_tangent import AdaptiveTangentClassifier, TangentRidgeClassifier
+from lowrank_tangent.networks import MLP
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -434,6 +436,51 @@ def test_draws_that_are_not_finished_wait(load):
     assert results.n_incomplete == 1
     assert results.curve("a", "x") == ([100], [pytest.approx(0.15)])
     assert results.curve("a", "y") == ([100], [0.1])
+
+
+def test_paths_are_as_good_as_fits_from_scratch(load, monkeypatch, tmp_path, capsys):
+    table = tmp_path / "path.csv"
+    arguments = ["path.py", "--n", "40", "--features", "3", "--width", "6", "--csv", str(table)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(load("path"), "ALPHAS", np.logspace(0, -2, 5))
+    load("path").main()
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["adaptivity"]) for row in rows] == [0.0, 0.1, 1.0, 10.0, 100.0, 1000.0]
+    assert float(rows[0]["path_iterations"]) == 1.0
+    gap = re.search(r"25 solutions in .* s, worst gap (\S+): as much as", capsys.readouterr().out).group(1)
+    assert float(gap) <= 1e-6
+
+
+def test_deep_networks_layer_by_layer(run, load, monkeypatch, capsys):
+    module = load("deep")
+    monkeypatch.setattr(module, "ALPHAS", np.array([0.1, 1.0]))
+    monkeypatch.setattr(module, "HARD", [(1e-4, 1e3)])
+    arguments = ["--data", "digits", "--sizes", 60, "--network-size", 30, "--depth", 2, "--width", 8, "--seeds", 1]
+    rows, picture = run("deep", *arguments)
+    ridge = [row for row in rows if row["model"] == "ridge NTK"]
+    assert [(row["part"], row["layers"], row["outputs"]) for row in ridge] == [
+        ("fits", "all", "shared"),
+        ("fits", "all", "network"),
+        *(("layers", layers, "shared") for layers in ("all", "0", "1", "2")),
+    ]
+    assert {row["activation"] for row in rows if row["part"] == "hard"} == {"relu", "tanh", "gelu", "erf"}
+    assert all(float(row["dual_gap"]) <= 1e-6 for row in rows)
+    assert [len(row["ranks"].split()) for row in rows[:4]] == [3, 3, 3, 3]
+    assert capsys.readouterr().out.count("| digits |") == 2 + 4 + 4
+    assert picture.stat().st_size > 10_000
+
+    # The first layer alone, by ridge regression on its Jacobian.
+    data, network = module.Data("digits", 60, 0), MLP((8, 8))
+    weights = network.initialise(64, 1, random_state=0)
+    jacobians = []
+    for X in (data.X, data.X_test):
+        h, delta = network.factors(weights, X)[0]
+        jacobians.append(np.einsum("np,nq->npq", h, delta[:, 0]).reshape(len(X), -1))
+    scale = 1.0 / np.sqrt(np.mean(np.sum(jacobians[0] ** 2, axis=1)))
+    alone = Ridge(alpha=float(ridge[3]["alpha"])).fit(scale * jacobians[0], data.targets)
+    errors = alone.predict(scale * jacobians[1]).argmax(axis=1) != data.y_test
+    assert float(ridge[3]["error"]) == pytest.approx(errors.mean())
 
 
 def git(folder, *arguments):

@@ -32,6 +32,31 @@ def test_layers_of_three_kinds_against_the_semidefinite_program(rng, operator, l
     assert [left.is_identity for left in adaptation.left] == [False, False, True]
 
 
+@pytest.mark.parametrize(("outputs", "C"), [("shared", 1), ("shared", 2), ("network", 2)])
+@pytest.mark.parametrize("penalty", ["power", "kl"])
+def test_deep_networks_against_the_semidefinite_program(rng, outputs, C, penalty):
+    X = rng.standard_normal((12, 2))
+    features = TangentFeatures(MLP((3,) * 5), outputs, random_state=1).fit(X, C)
+    y = rng.standard_normal((12, C)) + np.outer(X[:, 0] * X[:, 1], np.ones(C))
+    problem = StructuredRegression(features.operator(X), y, penalty, 0.05, 20.0, fit_intercept=True)
+    solution = solve(problem, tol=1e-9)
+    assert len(solution.coefs) == 6
+    assert solution.converged
+    assert solution.objective == pytest.approx(solve(problem, "cvxpy").objective, rel=1e-6)
+    assert all(not left.is_identity for left in adapt(problem, solution).left)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "erf"])
+@pytest.mark.parametrize(("alpha", "adaptivity"), [(1e-6, 1.0), (1e-4, 1e3), (0.1, 1e6)])
+def test_deep_networks_in_hard_settings(activation, alpha, adaptivity):
+    X, y = make_product(60, 6, noise=0.1, random_state=0)
+    features = TangentFeatures(MLP((12,) * 5, activation), random_state=0).fit(X)
+    problem = StructuredRegression(features.operator(X), y, "power", alpha, adaptivity, fit_intercept=True)
+    solution = solve(problem)
+    assert solution.converged
+    assert problem.certificate(solution.coefs, solution.dual).dual_gap <= 1e-6
+
+
 def test_one_for_all_is_the_same_as_one_for_each(rng, operator):
     y = low_rank_target(rng, operator)
     one = solve(StructuredRegression(operator, y, "kl", 0.1, 4.0), tol=1e-10)

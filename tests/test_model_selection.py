@@ -5,6 +5,7 @@ from conftest import low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.model_selection import tangent_path
 from lowrank_tangent.penalties import NuclearPenalty, PowerPenalty
+from lowrank_tangent.solvers._extrapolation import Extrapolation
 
 ALPHAS, ADAPTIVITIES = [1e-3, 1.0, 1e-2, 1e-1], [10.0, 0.0, 1000.0]
 
@@ -52,6 +53,88 @@ def test_it_is_warm_started(problem):
     path = tangent_path(problem, alphas, [100.0])
     cold = [solve(problem.with_strength(alpha, 100.0)).n_iter for alpha in alphas]
     assert path.n_iter.sum() < 0.6 * sum(cold)
+
+
+def test_the_better_start_saves_iterations(problem):
+    grid = np.logspace(0, -2, 15)
+    start, one_by_one = None, 0
+    for alpha in grid:
+        start = solve(problem.with_strength(alpha, 100.0), warm_start=start)
+        one_by_one += start.n_iter
+    assert tangent_path(problem, grid, [100.0]).n_iter.sum() < one_by_one
+
+
+def test_an_alpha_twice_is_solved_twice(problem):
+    path = tangent_path(problem, [1.0, 0.1, 0.1, 0.1, 0.01], [1.0])
+    assert path.error.max() <= 1e-6
+    np.testing.assert_allclose(path.objective[0, 1:4], path.objective[0, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("outputs", ["shared", "network"])
+def test_ridge_is_solved_in_closed_form(rng, outputs):
+    operator = random_operator(rng, 25, [(4, 6), (30, 2)], outputs, 2)
+    weights = rng.uniform(0.5, 2.0, 25)
+    problem = StructuredRegression(operator, rng.normal(size=(25, 2)), sample_weight=weights, fit_intercept=True)
+    # The last alpha is lost in the rounding of the kernel.
+    alphas = np.append(np.logspace(2, -6, 9), 1e-18)
+    path = tangent_path(problem, alphas, [0.0])
+    assert [found.method for found in path.results[0]] == ["ridge"] * 10
+    np.testing.assert_array_equal(path.n_iter, 1)
+    assert path.error.max() <= 1e-7
+    kernel, roots = operator.gram(), np.repeat(np.sqrt(weights), 2)
+    for alpha, found in zip(path.alphas[:-1], path.results[0][:-1], strict=True):
+        # Ridge with an intercept, from its normal equations: r = √w (y − A B − b), (K + α/w) c = y − b, Σ_i c_i = 0.
+        system = np.block(
+            [
+                [kernel + alpha * np.diag(roots**-2), np.tile(np.eye(2), (25, 1))],
+                [np.tile(np.eye(2), 25), np.zeros((2, 2))],
+            ]
+        )
+        expected = np.linalg.solve(system, np.append(problem.y.ravel(), [0.0, 0.0]))
+        np.testing.assert_allclose(found.intercept, expected[-2:], rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(operator.matvec(found.coefs).ravel(), kernel @ expected[:-2], rtol=1e-6, atol=1e-9)
+
+
+def test_paths_of_other_losses(rng):
+    operator = random_operator(rng, 30, [(4, 6), (8, 3)], "shared", 3)
+    labels = np.eye(3)[rng.integers(3, size=30)]
+    logistic = StructuredRegression(operator, labels, "power", loss="multinomial", fit_intercept=True)
+    path = tangent_path(logistic, [1.0, 0.3, 0.1, 0.03], [0.0, 1.0, 10.0])
+    assert path.error.max() <= 1e-6
+    for i, adaptivity in enumerate(path.adaptivities):
+        alone = solve(logistic.with_strength(0.03, adaptivity), tol=1e-8)
+        assert path.objective[i, -1] == pytest.approx(alone.objective, rel=2e-6)
+    few = operator.rows(slice(8))
+    exact = StructuredRegression(few, rng.normal(size=(8, 3)), "power", loss="interpolation")
+    path = tangent_path(exact, [1.0, 0.1], [0.0, 1.0])
+    assert path.error.max() <= 1e-6
+
+
+def known_points(curve, alphas, max_degree=2):
+    known = Extrapolation(max_degree)
+    for alpha in alphas:
+        known.add(alpha, [curve(alpha), -curve(alpha)], 2.0 * curve(alpha))
+    return known
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2])
+def test_polynomials_are_extrapolated_exactly(rng, degree):
+    coefficients = rng.normal(size=(degree + 1, 3, 2))
+
+    def curve(alpha):
+        return sum(np.log(alpha) ** k * matrix for k, matrix in enumerate(coefficients))
+
+    known = known_points(curve, [3.0, 1.0, 0.5, 0.1, 0.07])
+    coefs, dual = known.at(0.02)
+    for found, factor in ((coefs[0], 1.0), (coefs[1], -1.0), (dual, 2.0)):
+        np.testing.assert_allclose(found, factor * curve(0.02), atol=1e-9)
+
+
+def test_only_a_degree_that_predicts_is_used():
+    known = known_points(lambda alpha: np.array([[np.sin(50.0 * np.log(alpha))]]), np.logspace(0, -3, 12))
+    assert np.abs(known.at(1e-4)[1]).max() <= 2.0
+    assert known_points(lambda alpha: np.array([alpha]), [1.0, 0.5], max_degree=0).at(0.1)[1] == 1.0
+    assert Extrapolation().at(1.0) is None
 
 
 def test_keep_decides_what_is_stored(problem):

@@ -19,7 +19,9 @@ def jacobian_by_differences(network, weights, X, layer, step=1e-6):
 
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
-@pytest.mark.parametrize("hidden", [(), (5,), (5, 4), (4, 5, 3)], ids=["depth1", "depth2", "depth3", "depth4"])
+@pytest.mark.parametrize(
+    "hidden", [(), (5,), (5, 4), (4, 5, 3), (4, 3, 5, 3, 4)], ids=["depth1", "depth2", "depth3", "depth4", "depth6"]
+)
 @pytest.mark.parametrize("init", ["ntk", "he"])
 @pytest.mark.parametrize("bias", [0.7, False])
 def test_factors_are_the_jacobian(rng, activation, hidden, init, bias):

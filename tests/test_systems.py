@@ -111,6 +111,30 @@ def test_mean_kernel_is_the_mean_over_outputs(rng, outputs, C, shapes, positions
     np.testing.assert_allclose(kernels.mean(point), expected, atol=1e-12)  # what is kept has not been changed
 
 
+def test_kernels_serve_where_the_smaller_side_is_small(rng):
+    layers = [(5, 80), (80, 80), (80, 1)]
+    for outputs, expected in ((1, [0, 2]), (8, [0, 1])):
+        operator = random_operator(rng, 60, layers, "shared", outputs)
+        problem = StructuredRegression(operator, np.ones((60, outputs)), alpha=0.1)
+        assert _products.SystemProducts(problem, single=True).by_kernel == expected
+
+
+def test_a_preconditioner_is_renewed_for_its_age_alone(rng):
+    operator = random_operator(rng, 60, [(5, 80)])
+    problem = StructuredRegression(operator, np.ones(60), "power", 0.1, 100.0)
+    preconditioner = _preconditioner.Preconditioner(problem)
+    point = _point.PrimalPoint(problem, problem.spectral, [rng.standard_normal((5, 80))])
+    renewed = []
+    renew = preconditioner._renew
+    preconditioner._renew = lambda point: renewed.append(point) or renew(point)
+    needed = int(np.ceil(preconditioner.renewal_cost / preconditioner.product_cost))
+    for steps in (7, 7, 7, 7 + needed, 0):
+        preconditioner.update(point)
+        for _ in range(steps):
+            preconditioner.spend_product()
+    assert len(renewed) == 2
+
+
 def test_factors_too_large_for_single_precision_stay_in_double(rng):
     operator = random_operator(rng, 9, [(4, 6)]).scaled(1e25)
     problem = StructuredRegression(operator, np.ones(9), alpha=0.1)

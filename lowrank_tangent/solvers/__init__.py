@@ -12,7 +12,9 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from .._memory import physical_memory
+from ..leave_one_out import ridge_path
 from ..problem import StructuredRegression, check_number
+from ._extrapolation import Extrapolation
 from ._preconditioner import Preconditioner
 from ._solution import Iteration, Monitor, Solution
 from .bilinear import interpolate_bilinear, solve_bilinear
@@ -158,7 +160,7 @@ def solve(
 
 
 def solve_path(problem, alphas, adaptivities, tol, visit):
-    """Solve a grid of problems that differ in alpha and adaptivity, each from the solution of the last.
+    """Solve a grid of problems that differ in alpha and adaptivity, each from where the last solutions point.
 
     Parameters
     ----------
@@ -170,18 +172,35 @@ def solve_path(problem, alphas, adaptivities, tol, visit):
         Called with (problem, solution) for each.
     """
     reduced, expand, _ = problem.reduced()
-    run, max_iter = _capable(_choose(reduced.with_strength(1.0, 1.0)), reduced)
-    if run is solve_newton:
-        run = functools.partial(solve_newton, preconditioner=Preconditioner(reduced))
-    first = None
+    solvers, first = {}, None
     for adaptivity in adaptivities:
-        start = first
+        row = reduced.with_strength(1.0, adaptivity)
+        method = _choose(row)
+        if method not in solvers:
+            solvers[method] = _sharing(*_capable(method, row), reduced)
+        run, max_iter = solvers[method]
+        # Without convexity an extrapolated point may lead to another minimum than the last solution does.
+        known = Extrapolation() if row.spectral.is_convex else Extrapolation(max_degree=0)
         for alpha in alphas:
             point = reduced.with_strength(alpha, adaptivity)
-            warm = None if start is None else _starting_point(start, point, lambda coefs: coefs)
-            start = _solve_from(warm, point, run, max_iter, Monitor(tol))
-            first = start if alpha == alphas[0] else first
-            visit(problem.with_strength(alpha, adaptivity), replace(start, coefs=expand(start.coefs)))
+            start = known.at(alpha) or first
+            solution = _solve_from(start, point, run, max_iter, Monitor(tol))
+            known.add(alpha, solution.coefs, solution.dual)
+            if alpha == alphas[0]:
+                first = solution.coefs, solution.dual
+            visit(
+                problem.with_strength(alpha, adaptivity),
+                replace(solution, coefs=expand(solution.coefs), method=method),
+            )
+
+
+def _sharing(run, max_iter, problem):
+    """A solver and its iteration limit; what problems that differ in alpha and adaptivity share is computed once."""
+    if run is solve_newton:
+        run = functools.partial(run, preconditioner=Preconditioner(problem))
+    elif run is solve_ridge and not problem.loss.is_constraint:
+        run = functools.partial(run, path=ridge_path(problem))
+    return run, max_iter
 
 
 def _solve_from(start, problem, run, max_iter, monitor):

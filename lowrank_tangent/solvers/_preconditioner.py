@@ -32,7 +32,10 @@ _CALL_OVERHEAD = 5e6
 
 
 class Preconditioner:
-    """Inverse of the system of some recent point. It is renewed once conjugate gradients have cost as much as that.
+    """Inverse of the system of some recent point.
+
+    It is renewed once its age has cost as much as that, in steps of conjugate gradients beyond those of the system that
+    it was made for. What it leaves out of the system costs steps too, but those a new one would not save.
 
     Attributes
     ----------
@@ -65,7 +68,8 @@ class Preconditioner:
             self._renew, self.renewal_cost, solve_cost = self._nystrom, n * m * (2 * width + 3 * m), 4 * n * m * C
         self.renewal_cost += _CALL_OVERHEAD
         self.product_cost = self.products.cost + solve_cost + _CALL_OVERHEAD
-        self._spent = np.inf
+        self._forget()
+        self._lost_steps = np.inf
 
     def of(self, problem):
         """The same for another alpha or adaptivity: what is known of the last one serves until it has to be renewed."""
@@ -73,9 +77,13 @@ class Preconditioner:
         return self
 
     def update(self, point):
-        """Renew at this point, if the work since the last time has paid for it."""
-        if self._spent >= self.renewal_cost:
-            self._spent = 0.0
+        """Renew at this point, if the age of the last one has cost as much."""
+        if self._fresh_steps is None:
+            self._fresh_steps = self._steps
+        self._lost_steps += max(self._steps - self._fresh_steps, 0)
+        self._steps = 0
+        if self._lost_steps * self.product_cost >= self.renewal_cost:
+            self._forget()
             try:
                 self._factor = self._renew(point)
             except np.linalg.LinAlgError:  # α is lost in the rounding of single precision
@@ -84,7 +92,7 @@ class Preconditioner:
     def widen(self, point):
         """Go on in double precision, from this point."""
         self.products.widen()
-        self._spent = 0.0
+        self._forget()
         self._factor = self._renew(point)
 
     def sharpen(self, point):
@@ -100,7 +108,11 @@ class Preconditioner:
 
     def spend_product(self):
         """Account for one product with the system."""
-        self._spent += self.product_cost
+        self._steps += 1
+
+    def _forget(self):
+        """Begin to count again: steps of this system, of the first one, and those lost since."""
+        self._steps, self._fresh_steps, self._lost_steps = 0, None, 0
 
     def apply(self, residual):
         """Approximate inverse of the system times `residual` of shape (n, C)."""

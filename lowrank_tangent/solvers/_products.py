@@ -15,6 +15,8 @@ import numpy as np
 
 from ._kernels import StretchedKernels, kernel_fits
 
+#: Products that a kernel of stretched features serves, about.
+_PRODUCTS = 10
 #: A product of an n × n matrix with a few columns waits for memory: an operation takes this many times as long as in a
 #: large matrix product, with one column and with several, and so few columns cost as much as that many.
 _ONE_COLUMN = 8
@@ -60,13 +62,18 @@ class SystemProducts:
         sizes = [p * q for p, q in (layer.shape for layer in design.layers)]
         copies = C if design.outputs == "shared" else 1
         costs = [4 * n * copies * layer.n_positions * size for layer, size in zip(design.layers, sizes, strict=True)]
-        saved = sum(cost for cost, yes in zip(costs, by_kernel, strict=True) if yes)
+        # By kernel there is still the Γ term, on the smaller side, and the kernel has to pay for itself.
+        smaller = [min(shape) for shape in design.coef_shapes]
+        pairs = [4 * n * m**2 for m in smaller]
+        least = [pair + 2 * n**2 * m / _PRODUCTS for pair, m in zip(pairs, smaller, strict=True)]
+        by_kernel = [yes and cost > limit for yes, cost, limit in zip(by_kernel, costs, least, strict=True)]
+        saved = sum(cost - pair for cost, pair, yes in zip(costs, pairs, by_kernel, strict=True) if yes)
         if not kernel_fits(design) or saved <= skinny_cost(n, C):
             by_kernel = [False] * len(sizes)
         self.by_kernel = [index for index, yes in enumerate(by_kernel) if yes]
         self.by_factors = [index for index, yes in enumerate(by_kernel) if not yes]
         self.cost = skinny_cost(n, C) if self.by_kernel else 0
-        self.cost += sum(costs[index] for index in self.by_factors)
+        self.cost += sum(costs[index] for index in self.by_factors) + sum(pairs[index] for index in self.by_kernel)
         narrow = _narrowed(design) if single else None
         self._use(design if narrow is None else narrow)
 

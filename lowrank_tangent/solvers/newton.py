@@ -70,16 +70,16 @@ def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
     final = problem.spectral
     preconditioner = Preconditioner(problem) if preconditioner is None else preconditioner.of(problem)
     draft = problem
-    if preconditioner.products.is_single:
-        draft = copy.copy(problem)
-        draft.design = preconditioner.products.design
-    if warm_start is None:
+    if warm_start is not None:
+        coefs, dual = warm_start
+    else:
+        if preconditioner.products.is_single:
+            draft = copy.copy(problem)
+            draft.design = preconditioner.products.design
         ridge_tol = max(_RIDGE_TOL, _RIDGE_MARGIN * monitor.tol)
         coefs, dual, solved = _ridge(draft, preconditioner, ridge_tol)
         if not solved:
             coefs, dual, _ = _ridge(problem, preconditioner, ridge_tol)
-    else:
-        coefs, dual = warm_start
     point, pull = PrimalPoint(draft, final, coefs), draft.design.rmatvec(dual)
     best = _BestPair(point, dual, pull)
     if warm_start is None:
@@ -96,9 +96,7 @@ def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
         if iteration == max_iter:
             message = f"max_iter={max_iter} reached"
             break
-        # In double precision A* r' is computed anew for every step, so that no error builds up in it.
-        known = None if point.problem is problem and problem.loss.is_quadratic else pull
-        step, solved = _newton_step(point, dual, known, preconditioner, monitor.tol * best.objective)
+        step, solved = _newton_step(point, dual, pull, preconditioner, monitor.tol * best.objective)
         moved = _line_search(point, step)
         if moved is not None:
             best.offer_primal(moved)
@@ -115,6 +113,8 @@ def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
             dual = point.residual
             pull = point.problem.design.rmatvec(dual)
             best.offer_dual(dual, pull)
+        elif point.problem is problem:
+            pull = None  # computed anew for the next step, so that no error builds up in it
         if point.spectral is not final and (moved is None or 0.5 * step.decrement <= _STAGE_DECREMENT * point.penalty):
             point = point.with_penalty(final.relaxed(point.spectral.root / _STAGE_FACTOR))
         solved = solved and moved is not None

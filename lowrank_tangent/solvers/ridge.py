@@ -8,30 +8,47 @@ from .._cholesky import CholeskyFactor
 from .interpolation import check_rank
 
 
-def solve_ridge(problem, monitor, max_iter, warm_start):
+def solve_ridge(problem, monitor, max_iter, warm_start, path=None):
     """Solve the problem without adaptivity by one Cholesky factorisation of its kernel.
 
     Costs n²·(p + q) + n³/3 operations for "shared" outputs, with n·C for n for "network" outputs.
+
+    Parameters
+    ----------
+    problem : StructuredRegression
+    monitor : Monitor
+    max_iter, warm_start
+        Not needed.
+    path : RidgePath, optional
+        Eigendecomposition of the kernel for problems that differ in alpha: each then costs n² operations.
 
     Returns
     -------
     coefs, dual, message
     """
-    design, alpha = problem.design, problem.alpha
+    if path is not None and problem.alpha > path.rounding:
+        solution, unreachable = path.dual_coefs(problem.alpha), 0.0
+    else:
+        solution, unreachable = _solve(problem)
+    coefs = problem.design.rmatvec(solution)
+    dual = problem.alpha * solution + unreachable
+    monitor.record(1, problem.certificate(coefs, dual))
+    return coefs, dual, "closed form"
+
+
+def _solve(problem):
+    """(K + αI)⁻¹ y (K⁻¹ y for interpolation) on the range of K, and the part of y outside of it; shapes (n, C)."""
+    design = problem.design
     shared = design.outputs == "shared"
     kernel = design.mean_gram() if shared else design.gram()
     target = problem.target if shared else problem.target.reshape(-1)
-    shape = problem.target.shape
     if problem.loss.is_constraint:
         check_rank(problem)
         solution, _ = _solve_shifted(kernel, 0.0, target)
         unreachable = np.zeros_like(target)
     else:
-        solution, unreachable = _solve_shifted(kernel, alpha, target)
-    coefs = design.rmatvec(solution.reshape(shape))
-    dual = alpha * solution.reshape(shape) + unreachable.reshape(shape)
-    monitor.record(1, problem.certificate(coefs, dual))
-    return coefs, dual, "closed form"
+        solution, unreachable = _solve_shifted(kernel, problem.alpha, target)
+    return solution.reshape(problem.target.shape), unreachable.reshape(problem.target.shape)
 
 
 def _solve_shifted(kernel, alpha, rhs):
