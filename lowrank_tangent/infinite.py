@@ -50,8 +50,33 @@ def _erf_moments(covariance, variance, other):
     return 2.0 / math.pi * np.arcsin(sine), slopes
 
 
+def _relu_slopes(covariance, variance, other):
+    """Derivatives of the first moment by its variance, and of the second by the covariance and that variance.
+
+    The second is a cusp where two samples are parallel. Its slopes cancel there, from one side and the other.
+    """
+    size = np.sqrt(variance) * np.sqrt(other)
+    cosine = np.clip(covariance / size, -1.0, 1.0)
+    cosine = np.where(cosine > _PARALLEL, 1.0, cosine)
+    height = size * np.sqrt((1.0 - cosine) * (1.0 + cosine))
+    inverse = np.divide(1.0, height, out=np.zeros_like(height), where=height > 0.0)
+    density = 1.0 / (4.0 * math.pi * variance)
+    return height * density, inverse / (2.0 * math.pi), -covariance * inverse * density
+
+
+def _erf_slopes(covariance, variance, other):
+    """The same for φ(u) = erf(u)."""
+    first, second = 1.0 + 2.0 * variance, 1.0 + 2.0 * other
+    determinant = first * second - 4.0 * covariance**2
+    by_variance = -4.0 / math.pi * covariance / (first * np.sqrt(determinant))
+    slope = 4.0 / math.pi / determinant**1.5
+    return by_variance, 4.0 * covariance * slope, -second * slope
+
+
 #: Moments of an activation and of its slope under a bivariate normal distribution with these variances.
 MOMENTS = {"relu": _relu_moments, "erf": _erf_moments}
+#: Their derivatives; that of the first moment by the covariance is the second (Price's theorem).
+SLOPES = {"relu": _relu_slopes, "erf": _erf_slopes}
 
 
 @dataclass(frozen=True)
@@ -165,6 +190,60 @@ class InfiniteMLP:
         inputs, gradients = self.layer_products(X, Y)
         return sum(first * second for first, second in zip(inputs, gradients, strict=True))
 
+    def layer_slopes(self, X):
+        """Gradients of the layers' products of samples x, x' with respect to x, for all pairs of rows of X.
+
+        A gradient is ``along · x' + radial · x``. It includes what the gates do while x moves: the products of the
+        gradients change with x as those of the inputs do.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, n_features)
+
+        Returns
+        -------
+        inputs, gradients : lists of pairs (along, radial), ndarrays of shape (n, n), one per layer
+            Of Σ_l = ⟨h, h'⟩ and of ⟨delta, delta'⟩, from the first layer to the last.
+        """
+        moments, slopes = MOMENTS[self.activation], SLOPES[self.activation]
+        variance = self._variances(X)
+        growth = np.full((len(X), 1), 2.0 / X.shape[1])  # the variance of x changes by growth · x
+        covariance = (X @ X.T + float(self.bias) ** 2) / X.shape[1]
+        inputs = [(np.full_like(covariance, 1.0 / X.shape[1]), np.zeros_like(covariance))]
+        factors = []
+        for _ in range(self.depth):
+            along, radial = inputs[-1]
+            by_variance, slope_by_covariance, slope_by_variance = slopes(covariance, variance[:, None], variance)
+            covariance, slope = moments(covariance, variance[:, None], variance)
+            factors.append(
+                (slope, slope_by_covariance * along, slope_by_covariance * radial + slope_by_variance * growth)
+            )
+            inputs.append((slope * along, slope * radial + by_variance * growth))
+            own_slope = moments(variance, variance, variance)[1] + 2.0 * slopes(variance, variance, variance)[0]
+            growth = growth * own_slope[:, None]
+            variance = moments(variance, variance, variance)[0]
+        product, gradients = 1.0, [(np.zeros_like(covariance), np.zeros_like(covariance))]
+        for slope, *changes in factors[::-1]:
+            gradients.append(
+                tuple(later * slope + product * change for later, change in zip(gradients[-1], changes, strict=True))
+            )
+            product = product * slope
+        return inputs, gradients[::-1]
+
+    def kernel_slopes(self, X):
+        """The same of the neural tangent kernel: one pair (along, radial)."""
+        inputs, gradients = self.layer_products(X)
+        input_slopes, gradient_slopes = self.layer_slopes(X)
+        return tuple(
+            sum(
+                first[side] * gradient + product * second[side]
+                for first, gradient, product, second in zip(
+                    input_slopes, gradients, inputs, gradient_slopes, strict=True
+                )
+            )
+            for side in (0, 1)
+        )
+
     def anchor(self, X):
         """Factorise the layers' matrices on the training points, in about n³ operations each.
 
@@ -211,6 +290,38 @@ class InfiniteMLP:
             _whitened(products, factor) for products, factor in zip(gradients[:-1], anchors.gradients[:-1], strict=True)
         ]
         return list(zip(h, [*delta, np.ones((len(X), 1))], strict=True))
+
+    def input_gradients(self, anchors, coefs):
+        """Gradients of x ↦ Σ_l h_lᵀ B_l delta_l at the training points, in about n³ operations a layer.
+
+        Parameters
+        ----------
+        anchors : Anchors
+        coefs : list of ndarray of shape (p, q) or None, one per layer
+            Coefficients B_l of the factors; None for a layer that is not used.
+
+        Returns
+        -------
+        ndarray of shape (n, n_features)
+        """
+        X = anchors.X
+        layers = zip(
+            self.factors(anchors, X), coefs, anchors.inputs, anchors.gradients, *self.layer_slopes(X), strict=True
+        )
+        along, radial, total = np.zeros((len(X), len(X))), np.zeros(len(X)), np.zeros_like(X)
+        for (h, delta), coef, input_factor, gradient_factor, input_slopes, gradient_slopes in layers:
+            if coef is None:
+                continue
+            moving = [(delta @ coef.T, input_factor, input_slopes), (h @ coef, gradient_factor, gradient_slopes)]
+            if input_factor is None:
+                # The samples themselves.
+                total += moving.pop(0)[0][:, : X.shape[1]] * self.forward_scale(X.shape[1])
+            for rows, factor, (by_other, by_own) in moving:
+                if factor is not None:
+                    weights = solve_triangular(factor, rows.T, lower=True, trans=1).T
+                    along += by_other * weights
+                    radial += np.sum(by_own * weights, axis=1)
+        return total + along @ X + radial[:, None] * X
 
     def forward_scale(self, fan_in):
         """Factor of the first layer's input in the forward pass."""

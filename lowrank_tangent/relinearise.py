@@ -10,9 +10,19 @@ What is stretched, by z(s/√μ), is the spectrum s of a layer's coefficients B:
 
 - "coefficient": the singular values of B, as in the model of arXiv 2308.15478.
 - "gradient": the root of the spectrum of B C Bᵀ, C the second moment of the gradients delta. That is the average outer
-  product of B delta(x_i), the gradient of the fitted function with respect to the layer's inputs: the same stretch,
-  measured on the function. Directions that live in gates which the data hardly use do not count. (Recursive feature
-  machines, arXiv 2212.13881, take a power of the average gradient outer product instead.)
+  product of B delta(x_i), the gradient of the fitted function with respect to the layer's inputs while the gates stand
+  still: the same stretch, measured on the function. Directions that live in gates which the data hardly use do not
+  count.
+- "function": the root of the spectrum of the average outer product of the whole gradient of the fitted function. Gates
+  move with the inputs: in a network of finite width they jump, which a gradient does not see; at infinite width they
+  are smooth, and the kernel's derivative has them. First layer, infinite width. (Recursive feature machines, arXiv
+  2212.13881, take a power of this average gradient outer product instead of a stretch.)
+- "diagonal": the diagonal of the same outer product, the root mean square of the function's slope along every feature.
+  Features are stretched, and no directions between them.
+
+"gradient", "function" and "diagonal" measure slopes, per unit of a feature; the coefficients B, sums over samples of
+inputs times gradients, also count how far the data reach along a direction. On images, where the function is steep in
+directions that hardly vary, that is the better measure; on tables of standardised columns slopes are.
 """
 
 from __future__ import annotations
@@ -27,7 +37,9 @@ from ._factors import singular_vectors
 from .networks import MLP
 
 #: What a round stretches.
-METRICS = ("coefficient", "gradient")
+METRICS = ("coefficient", "gradient", "function", "diagonal")
+#: Those that need the kernel's derivative in closed form.
+INFINITE_METRICS = ("function", "diagonal")
 
 
 @dataclass(frozen=True)
@@ -99,8 +111,33 @@ class StretchedInfiniteMLP:
         """Factors (h, delta) of every layer."""
         return self.network.factors(anchors, self._adapted(X))
 
+    @property
+    def n_layers(self):
+        """Number of layers of weights."""
+        return self.network.n_layers
+
+    def input_gradients(self, anchors, coefs):
+        """Gradients of the fitted function with respect to x M at the training points."""
+        return self.network.input_gradients(anchors, coefs)
+
     def _adapted(self, X):
         return X if self.left[0] is None else X @ self.left[0]
+
+
+def check_metric(metric, network, name="metric"):
+    """Refuse an unknown metric, and one that this network does not have.
+
+    Raises
+    ------
+    ValueError
+    """
+    if metric not in METRICS:
+        raise ValueError(f"{name} must be one of {sorted(METRICS)}; got {metric!r}.")
+    if metric in INFINITE_METRICS and isinstance(network, MLP):
+        raise ValueError(
+            f"{name}: {metric!r} is for networks of infinite width, whose kernels have a derivative in closed form; "
+            "gates of finite width jump. Take 'gradient', or widths of np.inf."
+        )
 
 
 class Relinearisation:
@@ -110,8 +147,8 @@ class Relinearisation:
     ----------
     features : TangentFeatures
         Fitted, of the network at its initial weights.
-    metric : {"coefficient", "gradient"}
-        What is stretched.
+    metric : {"coefficient", "gradient", "function", "diagonal"}
+        What is stretched; the last two need infinite width.
     adaptivity : float ≥ 0 or a sequence of them, optional
         How cheaply a round moves each used layer, at the prices of the problem; by default as the problem has it. At
         infinite width the first layer alone has a weight matrix to transform, and the others stay.
@@ -126,12 +163,11 @@ class Relinearisation:
     Raises
     ------
     ValueError
-        For an unknown metric.
+        For an unknown metric, or one that the network does not have.
     """
 
     def __init__(self, features, metric, adaptivity=None):
-        if metric not in METRICS:
-            raise ValueError(f"metric must be one of {sorted(METRICS)}; got {metric!r}.")
+        check_metric(metric, features.network)
         self.features = features
         self.left = [None] * features.network.n_layers
         self.right = [None] * features.network.n_layers
@@ -185,8 +221,14 @@ class Relinearisation:
         n_inputs = factors.shape[0] - bool(self._network.bias)
         coef, h = coef[:n_inputs], factors.h[..., :n_inputs]
         if self._metric == "gradient":
-            gradients = _input_gradients(factors.delta, coef, problem.sample_weight)
-            u, s, _ = singular_vectors(gradients * self._network.forward_scale(n_inputs), h)
+            gradients = _layer_gradients(factors.delta, coef) * self._network.forward_scale(n_inputs)
+        elif self._metric in INFINITE_METRICS:
+            gradients = self.features.input_gradients(solution.coefs).transpose(1, 0, 2)
+        if self._metric != "coefficient":
+            columns = _averaged(gradients, problem.sample_weight)
+            if self._metric == "diagonal":
+                return np.diag(price.stretch(np.linalg.norm(columns, axis=1))), None
+            u, s, _ = singular_vectors(columns, h)
             return _dense(u, price.stretch(s), price.stretch(0.0)), None
         u, s, vt = singular_vectors(coef, h)
         (first, second), (unused1, unused2) = price.split(s), price.split(0.0)
@@ -240,16 +282,19 @@ def run_rounds(relinearisation, X, n_rounds, solve_on):
         relinearisation.advance(problem, solution, X)
 
 
-def _input_gradients(delta, coef, sample_weight):
-    """B delta of every sample and output as columns, shape (p, n·C), so that their outer products average to B C Bᵀ."""
-    n, n_outputs, _, q = delta.shape
+def _layer_gradients(delta, coef):
+    """B delta of every sample and output, shape (p, n, C)."""
+    n_outputs, _, q = delta.shape[1:]
     if n_outputs > 1:
-        gradients = np.einsum("pq,ncq->pnc", coef, delta[:, :, 0], optimize=True)
-    else:
-        blocks = coef.reshape(len(coef), -1, q)
-        gradients = np.einsum("pcq,nq->pnc", blocks, delta[:, 0, 0], optimize=True)
+        return np.einsum("pq,ncq->pnc", coef, delta[:, :, 0], optimize=True)
+    return np.einsum("pcq,nq->pnc", coef.reshape(len(coef), -1, q), delta[:, 0, 0], optimize=True)
+
+
+def _averaged(gradients, sample_weight):
+    """Gradients of shape (p, n, C) as columns, (p, n·C), whose outer products add up to their weighted average."""
+    n = gradients.shape[1]
     shares = np.full(n, 1.0 / n) if sample_weight is None else sample_weight / sample_weight.sum()
-    return (gradients * np.sqrt(shares)[:, None]).reshape(len(coef), -1)
+    return (gradients * np.sqrt(shares)[:, None]).reshape(len(gradients), -1)
 
 
 def _dense(basis, stretch, unused):
