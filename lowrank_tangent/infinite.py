@@ -55,13 +55,13 @@ def _relu_slopes(covariance, variance, other):
 
     The second is a cusp where two samples are parallel. Its slopes cancel there, from one side and the other.
     """
-    size = np.sqrt(variance) * np.sqrt(other)
-    cosine = np.clip(covariance / size, -1.0, 1.0)
-    cosine = np.where(cosine > _PARALLEL, 1.0, cosine)
-    height = size * np.sqrt((1.0 - cosine) * (1.0 + cosine))
-    inverse = np.divide(1.0, height, out=np.zeros_like(height), where=height > 0.0)
-    density = 1.0 / (4.0 * math.pi * variance)
-    return height * density, inverse / (2.0 * math.pi), -covariance * inverse * density
+    size = variance * other
+    square = size - covariance**2
+    cusp = square <= 2.0 * (1.0 - _PARALLEL) * size
+    height = np.sqrt(np.where(cusp, 0.0, square))
+    inverse = np.where(cusp, 0.0, 0.5 / math.pi / np.where(cusp, 1.0, height))
+    scale = 0.5 / variance
+    return height * (scale / (2.0 * math.pi)), inverse, -covariance * inverse * scale
 
 
 def _erf_slopes(covariance, variance, other):
@@ -162,24 +162,7 @@ class InfiniteMLP:
             For shapes that do not fit; if the values of X overflow; for ReLU without a bias, if a sample is zero: it
             has no direction.
         """
-        moments = MOMENTS[self.activation]
-        Y = X if Y is None else Y
-        if X.ndim != 2 or Y.ndim != 2 or X.shape[1] != Y.shape[1]:
-            raise ValueError(
-                f"both sets of samples must have shape (n, n_features), with the same number of features; got "
-                f"{X.shape} and {Y.shape}."
-            )
-        variance, other = self._variances(X), self._variances(Y)
-        inputs = [(X @ Y.T + float(self.bias) ** 2) / X.shape[1]]
-        slopes = []
-        for _ in range(self.depth):
-            covariance, slope = moments(inputs[-1], variance[:, None], other[None, :])
-            if X is Y:
-                # Of a sample with itself there is no angle to round.
-                covariance.flat[:: len(X) + 1], slope.flat[:: len(X) + 1] = moments(variance, variance, variance)
-            variance, other = moments(variance, variance, variance)[0], moments(other, other, other)[0]
-            inputs.append(covariance)
-            slopes.append(slope)
+        inputs, slopes, _ = self._recursion(X, Y)
         gradients = [np.ones_like(inputs[0])]
         for slope in slopes[::-1]:
             gradients.append(gradients[-1] * slope)
@@ -205,41 +188,16 @@ class InfiniteMLP:
         inputs, gradients : lists of pairs (along, radial), ndarrays of shape (n, n), one per layer
             Of Σ_l = ⟨h, h'⟩ and of ⟨delta, delta'⟩, from the first layer to the last.
         """
-        moments, slopes = MOMENTS[self.activation], SLOPES[self.activation]
-        variance = self._variances(X)
-        growth = np.full((len(X), 1), 2.0 / X.shape[1])  # the variance of x changes by growth · x
-        covariance = (X @ X.T + float(self.bias) ** 2) / X.shape[1]
-        inputs = [(np.full_like(covariance, 1.0 / X.shape[1]), np.zeros_like(covariance))]
-        factors = []
-        for _ in range(self.depth):
-            along, radial = inputs[-1]
-            by_variance, slope_by_covariance, slope_by_variance = slopes(covariance, variance[:, None], variance)
-            covariance, slope = moments(covariance, variance[:, None], variance)
-            factors.append(
-                (slope, slope_by_covariance * along, slope_by_covariance * radial + slope_by_variance * growth)
-            )
-            inputs.append((slope * along, slope * radial + by_variance * growth))
-            own_slope = moments(variance, variance, variance)[1] + 2.0 * slopes(variance, variance, variance)[0]
-            growth = growth * own_slope[:, None]
-            variance = moments(variance, variance, variance)[0]
-        product, gradients = 1.0, [(np.zeros_like(covariance), np.zeros_like(covariance))]
-        for slope, *changes in factors[::-1]:
-            gradients.append(
-                tuple(later * slope + product * change for later, change in zip(gradients[-1], changes, strict=True))
-            )
-            product = product * slope
-        return inputs, gradients[::-1]
+        return self._slopes(X, *self._recursion(X))
 
     def kernel_slopes(self, X):
         """The same of the neural tangent kernel: one pair (along, radial)."""
-        inputs, gradients = self.layer_products(X)
-        input_slopes, gradient_slopes = self.layer_slopes(X)
+        recursion = inputs, slopes, _ = self._recursion(X)
+        changes = [1.0, *np.cumprod(slopes[::-1], axis=0)][::-1], *self._slopes(X, *recursion)
         return tuple(
             sum(
                 first[side] * gradient + product * second[side]
-                for first, gradient, product, second in zip(
-                    input_slopes, gradients, inputs, gradient_slopes, strict=True
-                )
+                for product, gradient, first, second in zip(inputs, *changes, strict=True)
             )
             for side in (0, 1)
         )
@@ -326,6 +284,50 @@ class InfiniteMLP:
     def forward_scale(self, fan_in):
         """Factor of the first layer's input in the forward pass."""
         return 1.0 / math.sqrt(fan_in)
+
+    def _recursion(self, X, Y=None):
+        """Σ of every layer, the slopes' moments D of every hidden one, and the variances of every layer's inputs."""
+        moments = MOMENTS[self.activation]
+        Y = X if Y is None else Y
+        if X.ndim != 2 or Y.ndim != 2 or X.shape[1] != Y.shape[1]:
+            raise ValueError(
+                f"both sets of samples must have shape (n, n_features), with the same number of features; got "
+                f"{X.shape} and {Y.shape}."
+            )
+        variance, other = self._variances(X), self._variances(Y)
+        inputs = [(X @ Y.T + float(self.bias) ** 2) / X.shape[1]]
+        slopes, variances = [], [variance]
+        for _ in range(self.depth):
+            covariance, slope = moments(inputs[-1], variance[:, None], other[None, :])
+            if X is Y:
+                # Of a sample with itself there is no angle to round.
+                covariance.flat[:: len(X) + 1], slope.flat[:: len(X) + 1] = moments(variance, variance, variance)
+            variance, other = moments(variance, variance, variance)[0], moments(other, other, other)[0]
+            inputs.append(covariance)
+            slopes.append(slope)
+            variances.append(variance)
+        return inputs, slopes, variances
+
+    def _slopes(self, X, inputs, slopes, variances):
+        """`layer_slopes` from what the recursion found."""
+        growth = np.full((len(X), 1), 2.0 / X.shape[1])  # the variance of x changes by growth · x
+        along, radial = np.full_like(inputs[0], 1.0 / X.shape[1]), np.zeros_like(inputs[0])
+        of_inputs, of_slopes = [(along, radial)], []
+        for covariance, slope, variance in zip(inputs, slopes, variances, strict=False):
+            derivatives = SLOPES[self.activation]
+            by_variance, slope_by_covariance, slope_by_variance = derivatives(covariance, variance[:, None], variance)
+            of_slopes.append((slope_by_covariance * along, slope_by_covariance * radial + slope_by_variance * growth))
+            along, radial = slope * along, slope * radial + by_variance * growth
+            of_inputs.append((along, radial))
+            own = MOMENTS[self.activation](variance, variance, variance)[1]
+            growth = growth * (own + 2.0 * derivatives(variance, variance, variance)[0])[:, None]
+        product, of_gradients = 1.0, [(np.zeros_like(along), np.zeros_like(along))]
+        for slope, changes in zip(slopes[::-1], of_slopes[::-1], strict=True):
+            of_gradients.append(
+                tuple(later * slope + product * change for later, change in zip(of_gradients[-1], changes, strict=True))
+            )
+            product = product * slope
+        return of_inputs, of_gradients[::-1]
 
     def _variances(self, X):
         """Diagonal of Σ_0."""
