@@ -55,22 +55,23 @@ def _relu_slopes(covariance, variance, other):
 
     The second is a cusp where two samples are parallel. Its slopes cancel there, from one side and the other.
     """
-    size = variance * other
-    square = size - covariance**2
-    cusp = square <= 2.0 * (1.0 - _PARALLEL) * size
-    height = np.sqrt(np.where(cusp, 0.0, square))
-    inverse = np.where(cusp, 0.0, 0.5 / math.pi / np.where(cusp, 1.0, height))
-    scale = 0.5 / variance
-    return height * (scale / (2.0 * math.pi)), inverse, -covariance * inverse * scale
+    root, other_root = np.sqrt(variance), np.sqrt(other)
+    cosine = covariance / root / other_root
+    square = (1.0 - cosine) * (1.0 + cosine)
+    cusp = square <= 2.0 * (1.0 - _PARALLEL)
+    sine = np.sqrt(np.where(cusp, 0.0, square))
+    change = np.where(cusp, 0.0, 0.5 / math.pi / np.where(cusp, 1.0, sine))
+    return sine * (other_root / root / (4.0 * math.pi)), change / root / other_root, cosine * change * (-0.5 / variance)
 
 
 def _erf_slopes(covariance, variance, other):
     """The same for φ(u) = erf(u)."""
-    first, second = 1.0 + 2.0 * variance, 1.0 + 2.0 * other
-    determinant = first * second - 4.0 * covariance**2
-    by_variance = -4.0 / math.pi * covariance / (first * np.sqrt(determinant))
-    slope = 4.0 / math.pi / determinant**1.5
-    return by_variance, 4.0 * covariance * slope, -second * slope
+    first = 1.0 + 2.0 * variance
+    size = np.sqrt(first) * np.sqrt(1.0 + 2.0 * other)
+    sine = np.clip(2.0 * covariance / size, -1.0, 1.0)
+    square = (1.0 - sine) * (1.0 + sine)
+    slope = 4.0 / math.pi / (size * np.sqrt(square))
+    return -slope * covariance / first, 2.0 * slope * sine / (size * square), -slope / (first * square)
 
 
 #: Moments of an activation and of its slope under a bivariate normal distribution with these variances.

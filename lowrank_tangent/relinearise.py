@@ -135,8 +135,8 @@ def check_metric(metric, network, name="metric"):
         raise ValueError(f"{name} must be one of {sorted(METRICS)}; got {metric!r}.")
     if metric in INFINITE_METRICS and isinstance(network, MLP):
         raise ValueError(
-            f"{name}: {metric!r} is for networks of infinite width, whose kernels have a derivative in closed form; "
-            "gates of finite width jump. Take 'gradient', or widths of np.inf."
+            f"{name}: {metric!r} is for networks of infinite width, whose kernels have a derivative in closed form. "
+            "Take 'gradient', or widths of np.inf."
         )
 
 
