@@ -47,7 +47,7 @@ class _ChosenModel(InputTransformer):
         activations=("relu",),
         biases=(1.0, 10.0),
         metrics=None,
-        adaptivities=(100.0, 10000.0),
+        adaptivities=(300.0,),
         max_rounds=8,
         penalty="power",
         cv=None,
@@ -276,8 +276,10 @@ class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
     metrics : sequence of {"coefficient", "gradient", "function", "diagonal"}, optional
         What a round stretches, see `lowrank_tangent.relinearise`. By default "coefficient", "function" and "diagonal"
         at infinite width, "coefficient" and "gradient" at finite width.
-    adaptivities : sequence of float > 0, default=(100, 10000)
+    adaptivities : sequence of float > 0, default=(300,)
         How cheaply a round moves the features, for targets of variance 1 in all; they are divided by the variance of y.
+        From some 100 on slopes make much the same rounds: a large stretch is a power of its singular value, and the
+        scale of a transform is kept. Smaller values are gentler, and need more rounds.
     max_rounds : int ≥ 0, default=8
         Every number of rounds up to this is a candidate. 0 chooses among ridge NTKs.
     penalty : str or SpectralPenalty, default="power"
@@ -316,7 +318,7 @@ class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
     Notes
     -----
     At infinite width a candidate costs an n × n eigendecomposition and some kernels for every fold: on one core about
-    0.02 s for 300 samples, and n³ beyond. The default grid has 196 candidates.
+    0.02 s for 300 samples, and n³ beyond. The default grid has 100 candidates.
 
     Examples
     --------
