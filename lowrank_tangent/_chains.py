@@ -7,6 +7,7 @@ which keep factors to predict from, find the same predictions several times slow
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -55,19 +56,21 @@ def outcomes_of_rounds(network, moves, n_rounds, data, X_test, penalty="power", 
     if not isinstance(network, InfiniteMLP):
         chains = [_chain(network, move, n_rounds, data, X_test, penalty, fit_intercept, seed) for move in moves]
         return chains[0][0], [chain[1:] for chain in chains]
-    inputs = _Inputs(network, data[0], X_test)
-    start = np.eye(inputs.train.shape[1])
-    first = _KernelRound(inputs, start, data, fit_intercept)
+
+    @functools.cache
+    def start(by_features):
+        inputs = _Inputs(network, data[0], X_test, by_features)
+        return _KernelRound(inputs, inputs.identity, data, fit_intercept)
+
     after = []
     for metric, adaptivity in moves:
         price = ScaledPenalty(get_penalty(penalty), adaptivity)
-        transform, current, outcomes = start, first, []
+        current, outcomes = start(metric == "diagonal"), []
         for _ in range(n_rounds):
-            transform = inputs.normalised(transform @ current.stretch(metric, price))
-            current = _KernelRound(inputs, transform, data, fit_intercept)
+            current = current.next(metric, price)
             outcomes.append(current.outcome)
         after.append(outcomes)
-    return first.outcome, after
+    return start(moves[0][0] == "diagonal").outcome, after
 
 
 def _chain(network, move, n_rounds, data, X_test, penalty, fit_intercept, seed):
@@ -95,13 +98,14 @@ class _Inputs:
     """Samples in coordinates in which rounds are cheap, and a network that sees no difference.
 
     Rounds move directions in the span of the training samples alone. Of more features than samples, n coordinates in
-    that span and the distance from it (0 for training samples) are enough.
+    that span and the distance from it (0 for training samples) are enough. Rounds that move by features stay in theirs,
+    and have vectors for transforms.
     """
 
-    def __init__(self, network, X, X_test):
+    def __init__(self, network, X, X_test, by_features):
         n, self.n_features = X.shape
-        self.train, self.test = X, X_test
-        if self.n_features > n + 1:
+        self.train, self.test, self._by_features = X, X_test, by_features
+        if self.n_features > n + 1 and not by_features:
             basis, _ = np.linalg.qr(X.T)
             inside = X_test @ basis
             outside = np.linalg.norm(X_test - inside @ basis.T, axis=1)
@@ -112,22 +116,38 @@ class _Inputs:
 
     def products(self, transform):
         """Tangent kernel and gradient products of the training samples, and the kernel of the test samples to them."""
-        Z = self._scale * self.train @ transform
+        Z = self._scale * self.adapted(self.train, transform)
         inputs, gradients = self._network.layer_products(Z)
         kernel = sum(first * second for first, second in zip(inputs, gradients, strict=True))
-        return kernel, gradients[0], self._network.kernel(self._scale * self.test @ transform, Z)
+        return kernel, gradients[0], self._network.kernel(self._scale * self.adapted(self.test, transform), Z)
 
-    def normalised(self, transform):
-        """The transform with tr(M Mᵀ) = n_features; left-out directions move as the last coordinate does."""
-        left_out = (self.n_features - len(transform)) * transform[-1, -1] ** 2
-        total = np.sum(transform**2) + left_out
-        return transform * math.sqrt(self.n_features / total) if total > 0.0 else np.eye(len(transform))
+    def slopes(self, transform):
+        """Gradients of the tangent kernel with respect to x M, at the training samples: along x' M and along x M."""
+        slopes = self._network.kernel_slopes(self._scale * self.adapted(self.train, transform))
+        return [side * self._scale**2 for side in slopes]
+
+    @property
+    def identity(self):
+        """The transform that changes nothing."""
+        return np.ones(self.n_features) if self._by_features else np.eye(self.train.shape[1])
+
+    def adapted(self, X, transform):
+        """Samples x M."""
+        return X * transform if self._by_features else X @ transform
+
+    def composed(self, transform, stretch):
+        """M times a stretch with tr(M Mᵀ) = n_features; left-out directions move as the last coordinate does."""
+        product = self.adapted(transform, stretch)
+        left_out = (self.n_features - len(product)) * product.flat[-1] ** 2
+        total = np.sum(product**2) + left_out
+        return product * math.sqrt(self.n_features / total) if total > 0.0 else self.identity
 
 
 class _KernelRound:
     """Ridge regression on the kernel of the network that sees x M."""
 
     def __init__(self, inputs, transform, data, fit_intercept):
+        self._inputs, self._transform, self._data, self._fit_intercept = inputs, transform, data, fit_intercept
         _, targets, self._weights = data
         kernel, self._gradients, cross = inputs.products(transform)
         self._size = np.average(np.diagonal(kernel), weights=self._weights)
@@ -142,19 +162,39 @@ class _KernelRound:
         path = RidgePath(project(project(scaled).T), project(roots[:, None] * targets), unit)
         alpha, error = path.best_alpha()
         self._dual = roots[:, None] * path.dual_coefs(alpha)
-        self._features = inputs.train @ transform / math.sqrt(inputs.n_features)
         self._forward_scale = 1.0 / math.sqrt(inputs.n_features)
+        self._adapted = inputs.adapted(inputs.train, transform)
+        self._features = self._adapted * self._forward_scale
         intercept = np.average(targets - kernel @ self._dual, axis=0, weights=self._weights) if fit_intercept else 0.0
         self.outcome = Outcome(cross @ self._dual + intercept, error / (np.sum(roots**2) * targets.shape[1]))
 
-    def stretch(self, metric, price):
-        """U diag(z) Uᵀ of the spectrum that the metric measures."""
+    def next(self, metric, price):
+        """The round after this one."""
+        transform = self._inputs.composed(self._transform, self._stretch(metric, price))
+        return _KernelRound(self._inputs, transform, self._data, self._fit_intercept)
+
+    def _stretch(self, metric, price):
+        """U diag(z) Uᵀ of the spectrum that the metric measures; of a diagonal one z alone."""
         h, r = self._features, self._dual
         if metric == "coefficient":
             moment = h.T @ ((r @ r.T) * self._gradients) @ h / self._size
         else:
             shares = np.full(len(h), 1.0 / len(h)) if self._weights is None else self._weights / self._weights.sum()
-            slopes = (np.sqrt(shares)[:, None] * self._gradients @ (r[:, c, None] * h) for c in range(r.shape[1]))
-            moment = sum(g.T @ g for g in slopes) * (self._forward_scale / self._size) ** 2
+            slopes = (np.sqrt(shares)[:, None] * self._input_gradients(metric, c) for c in range(r.shape[1]))
+            if metric == "diagonal":
+                return price.stretch(np.sqrt(sum(np.sum(g**2, axis=0) for g in slopes)))
+            moment = sum(g.T @ g for g in slopes)
         squares, basis = np.linalg.eigh(moment)
         return (basis * price.stretch(np.sqrt(np.maximum(squares, 0.0)))) @ basis.T
+
+    def _input_gradients(self, metric, c):
+        """Gradients of output c with respect to x M at the training samples, with gates that stand still or move."""
+        r = self._dual[:, c] / self._size
+        if metric == "gradient":
+            return self._gradients @ (r[:, None] * self._features) * self._forward_scale
+        along, radial = self._slopes
+        return (along * r) @ self._adapted + (radial @ r)[:, None] * self._adapted
+
+    @functools.cached_property
+    def _slopes(self):
+        return self._inputs.slopes(self._transform)

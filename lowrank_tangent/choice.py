@@ -23,14 +23,17 @@ from ._chains import outcomes_of_rounds
 from ._model import InputTransformer
 from ._targets import TangentClassifier, TangentRegressor
 from .estimators import AdaptiveTangentClassifier, AdaptiveTangentRegressor
-from .networks import network_of
+from .networks import MLP, network_of
 from .problem import check_number, check_sample_weight
-from .relinearise import METRICS
+from .relinearise import check_metric
 from .solvers._solution import progress
 
 logger = logging.getLogger("lowrank_tangent")
 
-_GRIDS = ("depths", "widths", "activations", "biases", "metrics", "adaptivities")
+_GRIDS = ("depths", "widths", "activations", "biases", "adaptivities")
+#: Metrics that are tried by default: how far the data reach counts, or slopes do, in all directions or by features.
+_METRICS_AT_FINITE_WIDTH = ("coefficient", "gradient")
+_METRICS_AT_INFINITE_WIDTH = ("coefficient", "function", "diagonal")
 
 
 class _ChosenModel(InputTransformer):
@@ -43,9 +46,9 @@ class _ChosenModel(InputTransformer):
         depths=(1, 2),
         widths=(np.inf,),
         activations=("relu",),
-        biases=(0.3, 1.0, 3.0),
-        metrics=METRICS,
-        adaptivities=(1.0, 100.0, 10000.0),
+        biases=(1.0, 10.0),
+        metrics=None,
+        adaptivities=(300.0,),
         max_rounds=8,
         penalty="power",
         cv=None,
@@ -95,29 +98,30 @@ class _ChosenModel(InputTransformer):
         """
         X, targets = self._validated(X, y)
         sample_weight = check_sample_weight(sample_weight, len(X))
-        networks, moves, max_rounds = self._grid(targets, sample_weight)
+        networks, max_rounds = self._grid(targets, sample_weight)
         y = self._as_given(targets)
         splits = list(check_cv(self.cv, y, classifier=is_classifier(self)).split(X, y, groups))
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        self._announce(len(networks), len(moves) * max_rounds, splits)
+        candidates = [
+            {**_parameters(network), "metric": metric, "round_adaptivity": adaptivity, "n_rounds": rounds}
+            for network, moves in networks
+            for (metric, adaptivity), rounds in [(moves[0], 0), *itertools.product(moves, range(1, max_rounds + 1))]
+        ]
+        _announce(len(candidates), splits)
         tasks = Parallel(n_jobs=self.n_jobs, return_as="generator")(
             delayed(_errors)(
                 network, moves, max_rounds, split, X, targets, sample_weight, self.penalty, self.fit_intercept, seed
             )
-            for network, split in itertools.product(networks, splits)
+            for (network, moves), split in itertools.product(networks, splits)
         )
         errors = []
         with progress(len(networks) * len(splits), "cross-validation", self.verbose) as advance:
             for outcome in tasks:
                 errors.append(outcome)
                 advance(f"{len(outcome)} candidates")
-        candidates = [
-            {**_parameters(network), "metric": metric, "round_adaptivity": adaptivity, "n_rounds": rounds}
-            for network in networks
-            for (metric, adaptivity), rounds in [(moves[0], 0), *itertools.product(moves, range(1, max_rounds + 1))]
-        ]
-        errors = np.array(errors).reshape(len(networks), len(splits), -1, 2).transpose(3, 0, 2, 1)
-        self.cv_results_, self.best_index_ = _judge(candidates, *errors.reshape(2, len(candidates), len(splits)))
+        # Of one network all folds are neighbours; of the table, all errors of one candidate.
+        of_networks = [np.array(errors[i : i + len(splits)]) for i in range(0, len(errors), len(splits))]
+        self.cv_results_, self.best_index_ = _judge(candidates, *np.concatenate(of_networks, axis=1).transpose(2, 1, 0))
         self.n_splits_ = len(splits)
         self.best_params_ = candidates[self.best_index_]
         self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
@@ -155,39 +159,49 @@ class _ChosenModel(InputTransformer):
         return targets[:, 0] if self._single_output else targets
 
     def _grid(self, targets, sample_weight):
-        """Networks, moves (metric, adaptivity in units of the targets) and the largest number of rounds."""
+        """Networks with their moves (metric, adaptivity in units of the targets), and the largest number of rounds."""
         grids = {}
         for name in _GRIDS:
             values = getattr(self, name)
             grids[name] = [] if isinstance(values, str) or not np.iterable(values) else list(values)
             if not grids[name]:
                 raise ValueError(f"{name} must be a non-empty sequence of values to choose from; got {values!r}.")
-        for metric in grids["metrics"]:
-            if metric not in METRICS:
-                raise ValueError(f"metrics must hold some of {sorted(METRICS)}; got {metric!r}.")
         for depth in grids["depths"]:
             check_scalar(depth, "depths", Integral, min_val=1)
         networks = [
             network_of((width,) * depth, activation, "ntk", bias)
             for depth, width, activation, bias in itertools.product(*(grids[name] for name in _GRIDS[:4]))
         ]
+        metrics = [self._metrics_of(network) for network in networks]
         centred = targets - np.average(targets, axis=0, weights=sample_weight)
         variance = float(np.average(np.sum(centred**2, axis=1), weights=sample_weight)) or 1.0
         adaptivities = [
             check_number(value, "adaptivities", positive=True) / variance for value in grids["adaptivities"]
         ]
-        moves = list(itertools.product(grids["metrics"], adaptivities))
-        return networks, moves, check_scalar(self.max_rounds, "max_rounds", Integral, min_val=0)
+        moves = [list(itertools.product(tried, adaptivities)) for tried in metrics]
+        return list(zip(networks, moves, strict=True)), check_scalar(self.max_rounds, "max_rounds", Integral, min_val=0)
 
-    def _announce(self, n_networks, n_moved, splits):
-        """Say the cost before it arises."""
-        logger.info(
-            "choosing among %d candidates: %d ridge regressions in %d folds, of up to %d samples each.",
-            n_networks * (1 + n_moved),
-            n_networks * (1 + n_moved) * len(splits),
-            len(splits),
-            max(len(train) for train, _ in splits),
-        )
+    def _metrics_of(self, network):
+        """Metrics to choose from, for one network."""
+        if self.metrics is None:
+            return _METRICS_AT_FINITE_WIDTH if isinstance(network, MLP) else _METRICS_AT_INFINITE_WIDTH
+        metrics = [] if isinstance(self.metrics, str) or not np.iterable(self.metrics) else list(self.metrics)
+        if not metrics:
+            raise ValueError(f"metrics must be a non-empty sequence of values to choose from; got {self.metrics!r}.")
+        for metric in metrics:
+            check_metric(metric, network, "metrics")
+        return metrics
+
+
+def _announce(n_candidates, splits):
+    """Say the cost before it arises."""
+    logger.info(
+        "choosing among %d candidates: %d ridge regressions in %d folds, of up to %d samples each.",
+        n_candidates,
+        n_candidates * len(splits),
+        len(splits),
+        max(len(train) for train, _ in splits),
+    )
 
 
 def _parameters(network):
@@ -257,12 +271,16 @@ class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
         Units of every hidden layer. Infinite width is the fastest: its kernels have closed forms.
     activations : sequence of {"relu", "erf", "tanh", "gelu"}, default=("relu",)
         At infinite width "relu" and "erf".
-    biases : sequence of float ≥ 0, default=(0.3, 1.0, 3.0)
-        Constants appended to the inputs of the network.
-    metrics : sequence of {"coefficient", "gradient"}, default=both
-        What a round stretches, see `lowrank_tangent.relinearise`.
-    adaptivities : sequence of float > 0, default=(1, 100, 10000)
+    biases : sequence of float ≥ 0, default=(1, 10)
+        Constants appended to the inputs of the network. With a large one the network compares samples by their
+        distance, with a small one by their direction and length.
+    metrics : sequence of {"coefficient", "gradient", "function", "diagonal"}, optional
+        What a round stretches, see `lowrank_tangent.relinearise`. By default "coefficient", "function" and "diagonal"
+        at infinite width, "coefficient" and "gradient" at finite width.
+    adaptivities : sequence of float > 0, default=(300,)
         How cheaply a round moves the features, for targets of variance 1 in all; they are divided by the variance of y.
+        From some 100 on slopes make much the same rounds: a large stretch is a power of its singular value, and the
+        scale of a transform is kept. Smaller values are gentler, and need more rounds.
     max_rounds : int ≥ 0, default=8
         Every number of rounds up to this is a candidate. 0 chooses among ridge NTKs.
     penalty : str or SpectralPenalty, default="power"
@@ -301,7 +319,7 @@ class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
     Notes
     -----
     At infinite width a candidate costs an n × n eigendecomposition and some kernels for every fold: on one core about
-    0.02 s for 300 samples, and n³ beyond. The default grid has 294 candidates.
+    0.02 s for 300 samples, and n³ beyond. The default grid has 100 candidates.
 
     Examples
     --------

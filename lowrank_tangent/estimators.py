@@ -105,9 +105,10 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
         How often the transforms of a solution are built into the network, and its features taken anew; then the problem
         is solved again. 0 is the model of the objective above. Two rounds of certified coefficients go a long way, and
         more can overshoot; `AdaptiveTangentRegressorCV` chooses among gentler ones.
-    metric : {"coefficient", "gradient"}, default="coefficient"
-        What a round stretches: the singular values of the certified coefficients, or those of the average gradient of
-        the fitted function with respect to each layer's inputs.
+    metric : {"coefficient", "gradient", "function", "diagonal"}, default="coefficient"
+        What a round stretches: the singular values of the certified coefficients; those of the average gradient of the
+        fitted function with respect to each layer's inputs while gates stand still; at infinite width those of its
+        whole gradient, or its slope along every feature. See `lowrank_tangent.relinearise`.
     round_adaptivity : float ≥ 0 or sequence of float, optional
         How cheaply a round moves every used layer, as adaptivity does within a solution, which is the default. With
         ``adaptivity=0`` every round is a ridge regression. At infinite width rounds move the first layer alone.
@@ -224,9 +225,10 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
         How often the transforms of a solution are built into the network, and its features taken anew; then the problem
         is solved again. 0 is the model of the objective above. Two rounds of certified coefficients go a long way, and
         more can overshoot; `AdaptiveTangentRegressorCV` chooses among gentler ones.
-    metric : {"coefficient", "gradient"}, default="coefficient"
-        What a round stretches: the singular values of the certified coefficients, or those of the average gradient of
-        the fitted function with respect to each layer's inputs.
+    metric : {"coefficient", "gradient", "function", "diagonal"}, default="coefficient"
+        What a round stretches: the singular values of the certified coefficients; those of the average gradient of the
+        fitted function with respect to each layer's inputs while gates stand still; at infinite width those of its
+        whole gradient, or its slope along every feature. See `lowrank_tangent.relinearise`.
     round_adaptivity : float ≥ 0 or sequence of float, optional
         How cheaply a round moves every used layer, as adaptivity does within a solution, which is the default. With
         ``adaptivity=0`` every round is a ridge regression. At infinite width rounds move the first layer alone.

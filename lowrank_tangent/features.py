@@ -197,6 +197,25 @@ class TangentFeatures:
     def _n_copies(self):
         return self.n_outputs_ if self.outputs == "shared" else None
 
+    def input_gradients(self, coefs):
+        """Gradients of A B with respect to the network's inputs at the training points, at infinite width.
+
+        Parameters
+        ----------
+        coefs : list of ndarray of shape (p, C·q), one per used layer
+
+        Returns
+        -------
+        ndarray of shape (n, n_features, C)
+        """
+        outputs = []
+        for c in range(self.n_outputs_):
+            blocks = [None] * self.network.n_layers
+            for layer, root, coef in zip(self.layers_, self._roots, coefs, strict=True):
+                blocks[layer] = coef.reshape(len(coef), self.n_outputs_, -1)[:, c] * (self.scale_ * root)
+            outputs.append(self.network.input_gradients(self.weights_, blocks))
+        return np.stack(outputs, axis=-1)
+
     def _factors(self, X, check=False):
         # At infinite width factors come from a Cholesky factorisation, which single precision is not enough for.
         precision = np.float64 if hasattr(self.network, "anchor") else self.dtype

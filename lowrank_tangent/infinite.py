@@ -50,8 +50,34 @@ def _erf_moments(covariance, variance, other):
     return 2.0 / math.pi * np.arcsin(sine), slopes
 
 
+def _relu_slopes(covariance, variance, other):
+    """Derivatives of the first moment by its variance, and of the second by the covariance and that variance.
+
+    The second is a cusp where two samples are parallel. Its slopes cancel there, from one side and the other.
+    """
+    root, other_root = np.sqrt(variance), np.sqrt(other)
+    cosine = covariance / root / other_root
+    square = (1.0 - cosine) * (1.0 + cosine)
+    cusp = square <= 2.0 * (1.0 - _PARALLEL)
+    sine = np.sqrt(np.where(cusp, 0.0, square))
+    change = np.where(cusp, 0.0, 0.5 / math.pi / np.where(cusp, 1.0, sine))
+    return sine * (other_root / root / (4.0 * math.pi)), change / root / other_root, cosine * change * (-0.5 / variance)
+
+
+def _erf_slopes(covariance, variance, other):
+    """The same for φ(u) = erf(u)."""
+    first = 1.0 + 2.0 * variance
+    size = np.sqrt(first) * np.sqrt(1.0 + 2.0 * other)
+    sine = np.clip(2.0 * covariance / size, -1.0, 1.0)
+    square = (1.0 - sine) * (1.0 + sine)
+    slope = 4.0 / math.pi / (size * np.sqrt(square))
+    return -slope * covariance / first, 2.0 * slope * sine / (size * square), -slope / (first * square)
+
+
 #: Moments of an activation and of its slope under a bivariate normal distribution with these variances.
 MOMENTS = {"relu": _relu_moments, "erf": _erf_moments}
+#: Their derivatives; that of the first moment by the covariance is the second (Price's theorem).
+SLOPES = {"relu": _relu_slopes, "erf": _erf_slopes}
 
 
 @dataclass(frozen=True)
@@ -137,24 +163,7 @@ class InfiniteMLP:
             For shapes that do not fit; if the values of X overflow; for ReLU without a bias, if a sample is zero: it
             has no direction.
         """
-        moments = MOMENTS[self.activation]
-        Y = X if Y is None else Y
-        if X.ndim != 2 or Y.ndim != 2 or X.shape[1] != Y.shape[1]:
-            raise ValueError(
-                f"both sets of samples must have shape (n, n_features), with the same number of features; got "
-                f"{X.shape} and {Y.shape}."
-            )
-        variance, other = self._variances(X), self._variances(Y)
-        inputs = [(X @ Y.T + float(self.bias) ** 2) / X.shape[1]]
-        slopes = []
-        for _ in range(self.depth):
-            covariance, slope = moments(inputs[-1], variance[:, None], other[None, :])
-            if X is Y:
-                # Of a sample with itself there is no angle to round.
-                covariance.flat[:: len(X) + 1], slope.flat[:: len(X) + 1] = moments(variance, variance, variance)
-            variance, other = moments(variance, variance, variance)[0], moments(other, other, other)[0]
-            inputs.append(covariance)
-            slopes.append(slope)
+        inputs, slopes, _ = self._recursion(X, Y)
         gradients = [np.ones_like(inputs[0])]
         for slope in slopes[::-1]:
             gradients.append(gradients[-1] * slope)
@@ -164,6 +173,35 @@ class InfiniteMLP:
         """Neural tangent kernel, shape (n, n'); arguments and errors as for `layer_products`."""
         inputs, gradients = self.layer_products(X, Y)
         return sum(first * second for first, second in zip(inputs, gradients, strict=True))
+
+    def layer_slopes(self, X):
+        """Gradients of the layers' products of samples x, x' with respect to x, for all pairs of rows of X.
+
+        A gradient is ``along · x' + radial · x``. It includes what the gates do while x moves: the products of the
+        gradients change with x as those of the inputs do.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, n_features)
+
+        Returns
+        -------
+        inputs, gradients : lists of pairs (along, radial), ndarrays of shape (n, n), one per layer
+            Of Σ_l = ⟨h, h'⟩ and of ⟨delta, delta'⟩, from the first layer to the last.
+        """
+        return self._slopes(X, *self._recursion(X))
+
+    def kernel_slopes(self, X):
+        """The same of the neural tangent kernel: one pair (along, radial)."""
+        recursion = inputs, slopes, _ = self._recursion(X)
+        changes = [1.0, *np.cumprod(slopes[::-1], axis=0)][::-1], *self._slopes(X, *recursion)
+        return tuple(
+            sum(
+                first[side] * gradient + product * second[side]
+                for product, gradient, first, second in zip(inputs, *changes, strict=True)
+            )
+            for side in (0, 1)
+        )
 
     def anchor(self, X):
         """Factorise the layers' matrices on the training points, in about n³ operations each.
@@ -212,9 +250,85 @@ class InfiniteMLP:
         ]
         return list(zip(h, [*delta, np.ones((len(X), 1))], strict=True))
 
+    def input_gradients(self, anchors, coefs):
+        """Gradients of x ↦ Σ_l h_lᵀ B_l delta_l at the training points, in about n³ operations a layer.
+
+        Parameters
+        ----------
+        anchors : Anchors
+        coefs : list of ndarray of shape (p, q) or None, one per layer
+            Coefficients B_l of the factors; None for a layer that is not used.
+
+        Returns
+        -------
+        ndarray of shape (n, n_features)
+        """
+        X = anchors.X
+        layers = zip(
+            self.factors(anchors, X), coefs, anchors.inputs, anchors.gradients, *self.layer_slopes(X), strict=True
+        )
+        along, radial, total = np.zeros((len(X), len(X))), np.zeros(len(X)), np.zeros_like(X)
+        for (h, delta), coef, input_factor, gradient_factor, input_slopes, gradient_slopes in layers:
+            if coef is None:
+                continue
+            moving = [(delta @ coef.T, input_factor, input_slopes), (h @ coef, gradient_factor, gradient_slopes)]
+            if input_factor is None:
+                # The samples themselves.
+                total += moving.pop(0)[0][:, : X.shape[1]] * self.forward_scale(X.shape[1])
+            for rows, factor, (by_other, by_own) in moving:
+                if factor is not None:
+                    weights = solve_triangular(factor, rows.T, lower=True, trans=1).T
+                    along += by_other * weights
+                    radial += np.sum(by_own * weights, axis=1)
+        return total + along @ X + radial[:, None] * X
+
     def forward_scale(self, fan_in):
         """Factor of the first layer's input in the forward pass."""
         return 1.0 / math.sqrt(fan_in)
+
+    def _recursion(self, X, Y=None):
+        """Σ of every layer, the slopes' moments D of every hidden one, and the variances of every layer's inputs."""
+        moments = MOMENTS[self.activation]
+        Y = X if Y is None else Y
+        if X.ndim != 2 or Y.ndim != 2 or X.shape[1] != Y.shape[1]:
+            raise ValueError(
+                f"both sets of samples must have shape (n, n_features), with the same number of features; got "
+                f"{X.shape} and {Y.shape}."
+            )
+        variance, other = self._variances(X), self._variances(Y)
+        inputs = [(X @ Y.T + float(self.bias) ** 2) / X.shape[1]]
+        slopes, variances = [], [variance]
+        for _ in range(self.depth):
+            covariance, slope = moments(inputs[-1], variance[:, None], other[None, :])
+            if X is Y:
+                # Of a sample with itself there is no angle to round.
+                covariance.flat[:: len(X) + 1], slope.flat[:: len(X) + 1] = moments(variance, variance, variance)
+            variance, other = moments(variance, variance, variance)[0], moments(other, other, other)[0]
+            inputs.append(covariance)
+            slopes.append(slope)
+            variances.append(variance)
+        return inputs, slopes, variances
+
+    def _slopes(self, X, inputs, slopes, variances):
+        """`layer_slopes` from what the recursion found."""
+        growth = np.full((len(X), 1), 2.0 / X.shape[1])  # the variance of x changes by growth · x
+        along, radial = np.full_like(inputs[0], 1.0 / X.shape[1]), np.zeros_like(inputs[0])
+        of_inputs, of_slopes = [(along, radial)], []
+        for covariance, slope, variance in zip(inputs, slopes, variances, strict=False):
+            derivatives = SLOPES[self.activation]
+            by_variance, slope_by_covariance, slope_by_variance = derivatives(covariance, variance[:, None], variance)
+            of_slopes.append((slope_by_covariance * along, slope_by_covariance * radial + slope_by_variance * growth))
+            along, radial = slope * along, slope * radial + by_variance * growth
+            of_inputs.append((along, radial))
+            own = MOMENTS[self.activation](variance, variance, variance)[1]
+            growth = growth * (own + 2.0 * derivatives(variance, variance, variance)[0])[:, None]
+        product, of_gradients = 1.0, [(np.zeros_like(along), np.zeros_like(along))]
+        for slope, changes in zip(slopes[::-1], of_slopes[::-1], strict=True):
+            of_gradients.append(
+                tuple(later * slope + product * change for later, change in zip(of_gradients[-1], changes, strict=True))
+            )
+            product = product * slope
+        return of_inputs, of_gradients[::-1]
 
     def _variances(self, X):
         """Diagonal of Σ_0."""

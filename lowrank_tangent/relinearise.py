@@ -10,9 +10,19 @@ What is stretched, by z(s/√μ), is the spectrum s of a layer's coefficients B:
 
 - "coefficient": the singular values of B, as in the model of arXiv 2308.15478.
 - "gradient": the root of the spectrum of B C Bᵀ, C the second moment of the gradients delta. That is the average outer
-  product of B delta(x_i), the gradient of the fitted function with respect to the layer's inputs: the same stretch,
-  measured on the function. Directions that live in gates which the data hardly use do not count. (Recursive feature
-  machines, arXiv 2212.13881, take a power of the average gradient outer product instead.)
+  product of B delta(x_i), the gradient of the fitted function with respect to the layer's inputs while the gates stand
+  still: the same stretch, measured on the function. Directions that live in gates which the data hardly use do not
+  count.
+- "function": the root of the spectrum of the average outer product of the whole gradient of the fitted function. Gates
+  move with the inputs: in a network of finite width they jump, which a gradient does not see; at infinite width they
+  are smooth, and the kernel's derivative has them. First layer, infinite width. (Recursive feature machines, arXiv
+  2212.13881, take a power of this average gradient outer product instead of a stretch.)
+- "diagonal": the diagonal of the same outer product, the root mean square of the function's slope along every feature.
+  Features are stretched, and no directions between them.
+
+"gradient", "function" and "diagonal" measure slopes, per unit of a feature; the coefficients B, sums over samples of
+inputs times gradients, also count how far the data reach along a direction. On images, where the function is steep in
+directions that hardly vary, that is the better measure; on tables of standardised columns slopes are.
 """
 
 from __future__ import annotations
@@ -27,7 +37,9 @@ from ._factors import reduced_factor, singular_vectors
 from .networks import MLP
 
 #: What a round stretches.
-METRICS = ("coefficient", "gradient")
+METRICS = ("coefficient", "gradient", "function", "diagonal")
+#: Those that need the kernel's derivative in closed form.
+INFINITE_METRICS = ("function", "diagonal")
 
 
 @dataclass(frozen=True)
@@ -99,8 +111,33 @@ class StretchedInfiniteMLP:
         """Factors (h, delta) of every layer."""
         return self.network.factors(anchors, self._adapted(X))
 
+    @property
+    def n_layers(self):
+        """Number of layers of weights."""
+        return self.network.n_layers
+
+    def input_gradients(self, anchors, coefs):
+        """Gradients of the fitted function with respect to x M at the training points."""
+        return self.network.input_gradients(anchors, coefs)
+
     def _adapted(self, X):
         return X if self.left[0] is None else X @ self.left[0]
+
+
+def check_metric(metric, network, name="metric"):
+    """Refuse an unknown metric, and one that this network does not have.
+
+    Raises
+    ------
+    ValueError
+    """
+    if metric not in METRICS:
+        raise ValueError(f"{name} must be one of {sorted(METRICS)}; got {metric!r}.")
+    if metric in INFINITE_METRICS and isinstance(network, MLP):
+        raise ValueError(
+            f"{name}: {metric!r} is for networks of infinite width, whose kernels have a derivative in closed form. "
+            "Take 'gradient', or widths of np.inf."
+        )
 
 
 class Relinearisation:
@@ -110,8 +147,8 @@ class Relinearisation:
     ----------
     features : TangentFeatures
         Fitted, of the network at its initial weights.
-    metric : {"coefficient", "gradient"}
-        What is stretched.
+    metric : {"coefficient", "gradient", "function", "diagonal"}
+        What is stretched; the last two need infinite width.
     adaptivity : float ≥ 0 or a sequence of them, optional
         How cheaply a round moves each used layer, at the prices of the problem; by default as the problem has it. At
         infinite width the first layer alone has a weight matrix to transform, and the others stay.
@@ -126,12 +163,11 @@ class Relinearisation:
     Raises
     ------
     ValueError
-        For an unknown metric.
+        For an unknown metric, or one that the network does not have.
     """
 
     def __init__(self, features, metric, adaptivity=None):
-        if metric not in METRICS:
-            raise ValueError(f"metric must be one of {sorted(METRICS)}; got {metric!r}.")
+        check_metric(metric, features.network)
         self.features = features
         self.left = [None] * features.network.n_layers
         self.right = [None] * features.network.n_layers
@@ -183,18 +219,38 @@ class Relinearisation:
             return None, None
         factors, coef = problem.operator.layers[index], solution.coefs[index]
         n_inputs = factors.shape[0] - bool(self._network.bias)
-        coef = coef[:n_inputs]
         basis = None if problem.operator.is_streamed else reduced_factor(factors.h[..., :n_inputs])[1]
-        if self._metric == "gradient":
-            outer = _gradient_outer_product(problem, index, coef if basis is None else basis.T @ coef)
+        if self._metric == "diagonal":
+            return np.diag(price.stretch(np.sqrt(self._mean(problem, solution, layer, _squares)))), None
+        if self._metric != "coefficient":
+            outer = self._mean(problem, solution, layer, functools.partial(_outer_products, basis))
             eigenvalues, u = np.linalg.eigh(outer)
-            s = np.sqrt(np.maximum(eigenvalues, 0.0)) * self._network.forward_scale(n_inputs)
-            u = u if basis is None else basis @ u
-            return _dense(u, price.stretch(s), price.stretch(0.0)), None
-        u, s, vt = singular_vectors(coef, basis)
+            s = np.sqrt(np.maximum(eigenvalues, 0.0))
+            return _dense(u if basis is None else basis @ u, price.stretch(s), price.stretch(0.0)), None
+        u, s, vt = singular_vectors(coef[:n_inputs], basis)
         (first, second), (unused1, unused2) = price.split(s), price.split(0.0)
         moves_units = (second != 1.0).any()
         return _dense(u, first, unused1), _dense(vt.T, second, unused2) if moves_units else None
+
+    def _mean(self, problem, solution, layer, moment):
+        """Weighted average over samples of a moment of the slopes, summed over outputs."""
+        weights = np.ones(problem.operator.n_samples) if problem.sample_weight is None else problem.sample_weight
+        shares = weights / weights.sum()
+        return sum(
+            moment((slopes * np.sqrt(shares[rows])[:, None]).reshape(len(slopes), -1))
+            for rows, slopes in self._slopes(problem, solution, layer)
+        )
+
+    def _slopes(self, problem, solution, layer):
+        """Gradients of the fitted function with respect to a layer's inputs: pairs of samples and shape (p, n, C)."""
+        if self._metric in INFINITE_METRICS:
+            yield slice(None), self.features.input_gradients(solution.coefs).transpose(1, 0, 2)
+            return
+        index = self.features.layers_.index(layer)
+        n_inputs = problem.operator.layers[index].shape[0] - bool(self._network.bias)
+        coef = solution.coefs[index][:n_inputs] * self._network.forward_scale(n_inputs)
+        for rows, layers in problem.operator.batches():
+            yield rows, _layer_gradients(layers[index].delta, coef)
 
     def _check_two_sided(self, problem):
         if not isinstance(self._network, MLP) or (problem.operator.outputs == "shared" and problem.y.shape[1] > 1):
@@ -243,21 +299,23 @@ def run_rounds(relinearisation, X, n_rounds, solve_on):
         relinearisation.advance(problem, solution, X)
 
 
-def _gradient_outer_product(problem, index, coef):
-    """Average over samples of the outer products of B delta, summed over outputs: B C Bᵀ, shape (p, p)."""
-    weights = np.ones(problem.operator.n_samples) if problem.sample_weight is None else problem.sample_weight
-    shares = weights / weights.sum()
-    total = 0.0
-    for rows, layers in problem.operator.batches():
-        delta = layers[index].delta[:, :, 0]
-        if delta.shape[1] > 1:
-            gradients = np.einsum("pq,ncq->pnc", coef, delta, optimize=True)
-        else:
-            blocks = coef.reshape(len(coef), -1, delta.shape[2])
-            gradients = np.einsum("pcq,nq->pnc", blocks, delta[:, 0], optimize=True)
-        gradients = (gradients * np.sqrt(shares[rows])[:, None]).reshape(len(coef), -1)
-        total = total + gradients @ gradients.T
-    return total
+def _layer_gradients(delta, coef):
+    """B delta of every sample and output, shape (p, n, C)."""
+    n_outputs, _, q = delta.shape[1:]
+    if n_outputs > 1:
+        return np.einsum("pq,ncq->pnc", coef, delta[:, :, 0], optimize=True)
+    return np.einsum("pcq,nq->pnc", coef.reshape(len(coef), -1, q), delta[:, 0, 0], optimize=True)
+
+
+def _squares(columns):
+    """Sums of squares of the rows, shape (p,)."""
+    return np.sum(columns**2, axis=1)
+
+
+def _outer_products(basis, columns):
+    """Sum of the outer products of columns, in a basis of their span (None: as they are)."""
+    columns = columns if basis is None else basis.T @ columns
+    return columns @ columns.T
 
 
 def _dense(basis, stretch, unused):

@@ -46,6 +46,8 @@ def test_candidates_are_the_estimators(rng, network, sizes, n_features, weighted
     Y = np.column_stack([X[:, 0] * X[:, 1], X.sum(axis=1)]) + 1.0
     weights = rng.uniform(0.5, 2.0, 40) if weighted else None
     moves = [("gradient", 30.0), ("coefficient", 3.0)]
+    if isinstance(network, InfiniteMLP):
+        moves = [("diagonal", 30.0), ("function", 30.0), *moves]
     before, after = outcomes_of_rounds(network, moves, 2, (X, Y, weights), X_new, "kl", fit_intercept, seed=0)
     for (metric, adaptivity), outcomes in zip(moves, after, strict=True):
         model = AdaptiveTangentRegressor(
@@ -74,7 +76,7 @@ def test_a_direction_that_matters_is_found_and_scores_are_those_of_scikit_learn(
         depths=[1], biases=[1.0, 3.0], adaptivities=[100.0], max_rounds=4, cv=splitter
     ).fit(X, y)
     results = model.cv_results_
-    assert len(results["params"]) == 2 * (1 + 2 * 4)
+    assert len(results["params"]) == 2 * (1 + 3 * 4)
     ridge = [i for i, candidate in enumerate(results["params"]) if candidate["n_rounds"] == 0]
     assert len(ridge) == 2
     assert -model.best_score_ < 0.3 * np.min(-results["mean_test_score"][ridge])
@@ -140,7 +142,7 @@ def test_pixels_of_natural_images_do_not_fool_it():
     targets = np.where(labels[:, None] == np.arange(10), 1.0, -1.0)
     moves = [
         (metric, 1.0 / targets[:500].var(axis=0).sum() * a)
-        for metric in ("coefficient", "gradient")
+        for metric in ("coefficient", "function", "diagonal")
         for a in (1.0, 100.0)
     ]
     before, after = outcomes_of_rounds(InfiniteMLP(2), moves, 2, (X[:500], targets[:500], None), X[500:])
@@ -227,6 +229,13 @@ def test_several_outputs_and_finite_width():
     model = AdaptiveTangentRegressorCV(**{**SMALL, "widths": [16, np.inf]}, random_state=0).fit(X, Y)
     sizes = {candidate["hidden_layer_sizes"] for candidate in model.cv_results_["params"]}
     assert sizes == {(16,), (np.inf,)}
+    tried = {(candidate["hidden_layer_sizes"][0], candidate["metric"]) for candidate in model.cv_results_["params"]}
+    finite, infinite = ("coefficient", "gradient"), ("coefficient", "function", "diagonal")
+    assert tried == {(16, metric) for metric in finite} | {(np.inf, metric) for metric in infinite}
+    # Networks have different numbers of candidates; errors went to those they are of.
+    candidate = AdaptiveTangentRegressor(**model.cv_results_["params"][-1], alpha="loo", adaptivity=0.0)
+    scores = cross_val_score(candidate, X, Y, cv=3, scoring="neg_mean_squared_error")
+    assert model.cv_results_["mean_test_score"][-1] == pytest.approx(scores.mean(), rel=1e-5)
     assert model.predict(X[:7]).shape == (7, 2)
     assert model.score(X, Y) > 0.5
 
@@ -250,7 +259,7 @@ def test_cost_is_said_up_front_and_progress_shown(caplog, capsys):
     X, y = make_square(40, 3, random_state=0)
     with caplog.at_level("INFO", logger="lowrank_tangent"):
         AdaptiveTangentRegressorCV(**SMALL, verbose=1).fit(X, y)
-    assert "choosing among 5 candidates: 15 ridge regressions in 3 folds, of up to 27 samples each" in caplog.text
+    assert "choosing among 7 candidates: 21 ridge regressions in 3 folds, of up to 27 samples each" in caplog.text
     assert "3/3" in capsys.readouterr().err
     AdaptiveTangentRegressorCV(**SMALL).fit(X, y)
     assert capsys.readouterr().err == ""
@@ -270,7 +279,9 @@ def test_without_refit_there_is_a_choice_but_no_model():
         ({"depths": []}, ValueError, r"depths must be a non-empty sequence of values to choose from; got \[\]"),
         ({"biases": 1.0}, ValueError, "biases must be a non-empty sequence"),
         ({"metrics": "gradient"}, ValueError, "metrics must be a non-empty sequence"),
-        ({"metrics": ["other"]}, ValueError, r"metrics must hold some of \['coefficient', 'gradient'\]; got 'other'"),
+        ({"metrics": ["other"]}, ValueError, r"metrics must be one of \['coefficient', 'diagonal', .*got 'other'"),
+        ({"metrics": []}, ValueError, "metrics must be a non-empty sequence"),
+        ({"metrics": ["diagonal"], "widths": [8]}, ValueError, "metrics: 'diagonal' is for networks of infinite width"),
         ({"depths": [0]}, ValueError, "depths == 0, must be >= 1"),
         ({"depths": [1.5]}, TypeError, "depths must be an instance of int"),
         ({"widths": [0]}, ValueError, "positive integers"),

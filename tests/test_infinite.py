@@ -102,6 +102,68 @@ def test_wide_networks_approach_it(rng, activation, depth):
 
 @pytest.mark.parametrize(("activation", "depth"), CASES)
 @pytest.mark.parametrize("bias", [0.7, False])
+def test_slopes_are_those_of_the_products(rng, activation, depth, bias):
+    X, step = rng.standard_normal((8, 4)), 1e-5
+    network = InfiniteMLP(depth, activation, bias)
+
+    def differences(function):
+        return np.stack([(function(X + e) - function(X - e)) / (2.0 * step) for e in step * np.eye(4)], axis=-1)
+
+    def gradients(along, radial):
+        return along[..., None] * X + radial[..., None] * X[:, None]
+
+    for side, slopes in enumerate(network.layer_slopes(X)):
+        for layer, pair in enumerate(slopes):
+            expected = differences(lambda Z, side=side, layer=layer: network.layer_products(Z, X)[side][layer])
+            np.testing.assert_allclose(gradients(*pair), expected, atol=1e-4 if activation == "relu" else 1e-8)
+    np.testing.assert_allclose(
+        gradients(*network.kernel_slopes(X)), differences(lambda Z: network.kernel(Z, X)), atol=1e-4
+    )
+
+
+def test_slopes_on_both_sides_of_a_repeated_sample_cancel(rng):
+    X = np.vstack([rng.standard_normal((5, 3)), np.zeros((1, 3))])
+    X[5] = X[0]
+    network, step = InfiniteMLP(2), 1e-6 * rng.standard_normal(3)
+    above, here, below = (network.kernel((X[:1] + s), X)[0] for s in (step, 0.0, -step))
+    # A cusp: down on both sides.
+    assert above[5] < here[5] - 1e-8
+    assert below[5] < here[5] - 1e-8
+    along, radial = network.kernel_slopes(X)
+    expected = (above - below) / 2.0
+    np.testing.assert_allclose(along[0] * (X @ step) + radial[0] * (X[0] @ step), expected, atol=1e-10)
+
+
+def test_gradients_of_the_limit_are_those_of_wide_networks(rng):
+    X = rng.standard_normal((40, 3))
+    y = np.sin(2.0 * X[:, 0]) * X[:, 1]
+
+    def gradients(model):
+        steps = 1e-4 * np.eye(3)
+        return np.stack([(model.predict(X + e) - model.predict(X - e)) / 2e-4 for e in steps], axis=-1)
+
+    limit = TangentRidge((np.inf, np.inf), "erf", alpha=0.02).fit(X, y)
+    of_limit = limit.features_.input_gradients(limit.coefs_)[:, :, 0]
+    np.testing.assert_allclose(of_limit, gradients(limit), atol=1e-5)
+    errors = [
+        np.sqrt(
+            np.mean(
+                [
+                    np.mean(
+                        (gradients(TangentRidge((w, w), "erf", alpha=0.02, random_state=k).fit(X, y)) - of_limit) ** 2
+                    )
+                    for k in range(4)
+                ]
+            )
+        )
+        for w in (30, 1000)
+    ]
+    assert errors[1] < 0.35 * errors[0]
+    assert errors[1] < 0.2 * np.sqrt(np.mean(of_limit**2))
+
+
+@pytest.mark.parametrize(("activation", "depth"), CASES)
+@pytest.mark.parametrize("bias", [0.7, False])
 def test_factors_have_the_products_of_the_layers(rng, activation, depth, bias):
     X, X_new = rng.standard_normal((15, 4)), rng.standard_normal((7, 4))
     network = InfiniteMLP(depth, activation, bias)

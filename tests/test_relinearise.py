@@ -1,5 +1,6 @@
 """Rounds of adaptation and re-linearisation against finite differences, kernel algebra and identities."""
 
+import itertools
 import warnings
 
 import numpy as np
@@ -109,6 +110,47 @@ def test_gradient_metric_is_that_of_the_predictions(rng, data, outputs, weighted
     np.testing.assert_allclose(model.input_transform_, transform_of(moment, 30.0), atol=1e-5)
 
 
+@pytest.mark.parametrize("settings", [{"adaptivity": 0.0}, {"adaptivity": 4.0}, {"adaptivity": 0.0, "layers": [0, 2]}])
+@pytest.mark.parametrize("activation", ["relu", "erf"])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_function_metric_is_that_of_the_predictions(rng, data, settings, activation, weighted):
+    X, y = data
+    Y = np.column_stack([y, X[:, 3] ** 2])
+    weights = rng.uniform(0.1, 2.0, 60) if weighted else np.ones(60)
+    settings = {**settings, "round_adaptivity": 30.0, "alpha": 0.1, "tol": 1e-9}
+    for metric in ("function", "diagonal"):
+        # After a round, so that the network is a stretched one.
+        model = AdaptiveTangentRegressor((np.inf, np.inf), activation, **settings, metric=metric, n_rounds=1)
+        model.fit(X, Y, weights)
+        before = model.rounds_[1].left[0]
+        steps = 1e-5 * np.linalg.inv(before)
+        gradients = np.stack([(model.predict(X + e) - model.predict(X - e)) / 2e-5 for e in steps], axis=-1)
+        moment = np.einsum("n,ncp,ncq->pq", weights / weights.sum(), gradients, gradients)
+        moment = np.diag(np.diagonal(moment)) if metric == "diagonal" else moment
+        expected = before @ transform_of(moment, 30.0)
+        expected *= 2.0 / np.linalg.norm(expected)
+        np.testing.assert_allclose(model.input_transform_, expected, atol=1e-4)
+
+
+def test_features_that_matter_are_found_by_their_slopes(rng):
+    X = rng.standard_normal((1300, 20))
+    y = X[:, 0] * X[:, 1] * (X[:, 5] > 0.0)
+    settings = {"alpha": "loo", "adaptivity": 0.0, "round_adaptivity": 1e4, "n_rounds": 5}
+    by_features, by_directions = (
+        AdaptiveTangentRegressor((np.inf, np.inf), **settings, metric=metric).fit(X[:300], y[:300])
+        for metric in ("diagonal", "function")
+    )
+    assert set(np.argsort(by_features.feature_importances_)[-3:]) == {0, 1, 5}
+    np.testing.assert_array_equal(by_features.input_metric_, np.diag(np.diagonal(by_features.input_metric_)))
+    assert 1.0 - by_features.score(X[300:], y[300:]) < 0.7 * (1.0 - by_directions.score(X[300:], y[300:]))
+
+
+@pytest.mark.parametrize("metric", ["function", "diagonal"])
+def test_gates_of_finite_width_have_no_slope(data, metric):
+    with pytest.raises(ValueError, match=rf"metric: '{metric}' is for networks of infinite width.*Take 'gradient'"):
+        AdaptiveTangentRegressor((8,), metric=metric, n_rounds=1).fit(*data)
+
+
 @pytest.mark.parametrize("metric", ["coefficient", "gradient"])
 @pytest.mark.parametrize(("activation", "depth"), [("relu", 1), ("relu", 2), ("erf", 2)])
 def test_infinite_width_against_kernel_algebra(rng, metric, activation, depth):
@@ -145,8 +187,14 @@ def test_infinite_width_against_kernel_algebra(rng, metric, activation, depth):
     np.testing.assert_allclose(model.input_transform_, M, atol=1e-6)
 
 
-@pytest.mark.parametrize("metric", ["coefficient", "gradient"])
-@pytest.mark.parametrize("sizes", [(12,), (np.inf,)])
+@pytest.mark.parametrize(
+    ("metric", "sizes"),
+    [
+        *itertools.product(("coefficient", "gradient"), [(12,), (np.inf,)]),
+        ("function", (np.inf,)),
+        ("diagonal", (np.inf,)),
+    ],
+)
 def test_weights_are_repetitions(rng, data, metric, sizes):
     X, y = data
     counts = rng.integers(0, 3, 60)
@@ -164,6 +212,7 @@ SETTINGS = [
     {"metric": "gradient", "adaptivity": 0.0, "alpha": "loo", "round_adaptivity": 100.0},
     {"metric": "coefficient", "adaptivity": 0.0, "alpha": "loo", "round_adaptivity": 10.0},
 ]
+SMOOTH = {"metric": "function", "adaptivity": 0.0, "alpha": "loo", "round_adaptivity": 100.0}
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -176,7 +225,7 @@ def test_rounds_fit_what_ridge_misses(settings, sizes):
     assert 1.0 - model.score(X[300:], y[300:]) < 0.4
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("settings", [*SETTINGS, SMOOTH])
 def test_the_metric_shows_the_direction_that_matters(settings):
     X, y = make_square(1200, 30, random_state=0)
     model = AdaptiveTangentRegressor((np.inf,), **settings, n_rounds=5).fit(X[:300], y[:300])
@@ -308,7 +357,11 @@ def test_warm_start_after_rounds_starts_anew(data):
     [
         ({"n_rounds": -1}, ValueError, "n_rounds == -1, must be >= 0"),
         ({"n_rounds": 1.5}, TypeError, "n_rounds must be an instance of int"),
-        ({"metric": "euclidean"}, ValueError, r"metric must be one of \['coefficient', 'gradient'\]; got 'euclidean'"),
+        (
+            {"metric": "euclidean"},
+            ValueError,
+            r"metric must be one of \['coefficient', 'diagonal', 'function', 'gradient'\]; got 'euclidean'",
+        ),
         ({"n_rounds": 1, "round_adaptivity": -1.0}, ValueError, "adaptivity must be a finite number >= 0"),
         ({"n_rounds": 1, "round_adaptivity": [1.0]}, ValueError, "adaptivity must be one for all layers or a sequence"),
     ],
