@@ -1,9 +1,17 @@
 """Problems and references that several test files share."""
 
+import csv
+import importlib
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from lowrank_tangent.operators import LayerFactors, TangentOperator
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "benchmarks"
 
 
 def dense_matrix(operator):
@@ -62,3 +70,32 @@ def low_rank_target(rng, operator, noise=0.1):
 def rng():
     """Seeded generator."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """A benchmark as a module."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module
+
+
+@pytest.fixture
+def run(load, monkeypatch, tmp_path):
+    """Run a benchmark in this process: the rows of its CSV file and the picture it drew."""
+    pytest.importorskip("matplotlib")
+
+    def run(name, *arguments):
+        table, picture = tmp_path / f"{name}.csv", tmp_path / f"{name}.png"
+        outputs = ["--csv", str(table), "--plot", str(picture)]
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments), *outputs])
+        load(name).main()
+        with table.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file)), picture
+
+    return run
+
+
+def tables_in(printed):
+    """Cells of the lines of markdown tables, without their rules."""
+    lines = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
+    return {line[0]: line[1:] for line in lines}
