@@ -6,7 +6,7 @@ import pytest
 from conftest import dense_matrix, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent._cholesky import CholeskyFactor
-from lowrank_tangent.solvers import _kernels, _point, _preconditioner, _products
+from lowrank_tangent.solvers import _kernels, _pairs, _point, _preconditioner, _products
 from lowrank_tangent.solvers._kernels import StretchedKernels
 from lowrank_tangent.solvers._nystrom import NystromFactor
 
@@ -162,3 +162,32 @@ def test_every_preconditioner_leads_to_the_same_solution(rng, monkeypatch, outpu
     found = solve(problem, "newton", tol=1e-10)
     assert found.converged
     assert found.objective == pytest.approx(expected.objective, rel=1e-9)
+
+
+@pytest.mark.parametrize(("outputs", "shapes"), [("shared", [(4, 7), (6, 3)]), ("network", [(5, 5)])])
+@pytest.mark.parametrize("centred", [False, True])
+def test_all_pairs_are_the_rest_of_the_system(rng, outputs, shapes, centred):
+    operator = random_operator(rng, 30, shapes, outputs)
+    problem = StructuredRegression(operator, low_rank_target(rng, operator), "power", 0.1, 10.0, fit_intercept=centred)
+    coefs = [rng.standard_normal(shape) for shape in operator.coef_shapes]
+    point = _point.PrimalPoint(problem, problem.spectral, coefs)
+    kernel = _kernels.StretchedKernels(problem.design).mean(point)
+    count = sum(min(shape) * (min(shape) + 1) // 2 for shape in shapes)
+    pairs = problem.design.to_rows(_pairs.strongest_pairs(problem.design, point, count))
+    assert pairs.shape == (30, count)
+    residual = rng.standard_normal((30, 1))
+    pull = problem.design.rmatvec(residual)
+    expected = problem.alpha * problem.design.matvec(point.solve_curvature(pull))
+    np.testing.assert_allclose((kernel + pairs @ pairs.T) @ residual, expected, atol=1e-10 * np.abs(expected).max())
+    some = problem.design.to_rows(_pairs.strongest_pairs(problem.design, point, 5))
+    assert some.shape == (30, 5)
+    # What is left out is small: fewer columns of the same matrix, the largest ones.
+    norms = np.sort(np.linalg.norm(pairs, axis=0))[::-1]
+    assert np.linalg.norm(some) ** 2 >= 0.8 * np.sum(norms[:5] ** 2)
+
+
+def test_there_are_no_pairs_without_coefficients(rng):
+    operator = random_operator(rng, 9, [(4, 6)])
+    problem = StructuredRegression(operator, np.ones(9), alpha=0.1)
+    zero = _point.PrimalPoint(problem, problem.spectral, [np.zeros((4, 6))])
+    assert _pairs.strongest_pairs(problem.design, zero, 5).shape == (9, 0)

@@ -53,13 +53,13 @@ class StretchedKernels:
         h, delta = layer.h[:, 0], layer.delta[:, 0, 0]
         rows, others = (delta, h) if spectrum.transposed else (h, delta)
         if index not in self._unstretched:
-            self._unstretched[index] = _gram(others)
+            self._unstretched[index] = gram(others)
         rows = rows @ _stretch(rows.shape[1], spectrum).astype(rows.dtype)
         if rows.shape[1] == 1:
             kernel = self._unstretched[index] * rows
             kernel *= rows.T
         else:
-            kernel = _gram(rows)
+            kernel = gram(rows)
             kernel *= self._unstretched[index]
         self._latest[index] = spectrum, kernel
         return kernel
@@ -108,7 +108,7 @@ def _stretch(size, spectrum):
     return basis * np.sqrt(np.maximum(values, 0.0))
 
 
-def _gram(rows):
+def gram(rows):
     """Inner products of rows; for short ones, mirroring one triangle would take longer than computing both."""
     n = len(rows)
     if rows.shape[1] <= _SHORT_ROW:

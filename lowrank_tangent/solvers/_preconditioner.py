@@ -2,8 +2,9 @@
 
 Without its Γ term, W stretches features: A W A* is the kernel of features stretched by z, and ridge with it is what
 iteratively reweighted least squares would solve. This kernel, averaged over outputs (exact for "shared" ones, the
-limit of wide networks for "network" ones), is factorised for problems of medium size, and approximated by landmarks for
-large ones; small problems add the Γ term and have the system itself.
+limit of wide networks for "network" ones), is factorised for problems of medium size, with the strongest pairs of the Γ
+term if there is one output, and approximated by landmarks for large ones; small problems add the whole Γ term and have
+the system itself.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import math
 import numpy as np
 
 from .._cholesky import CholeskyFactor
-from ._kernels import kernel_fits, stretched
+from ._kernels import gram, kernel_fits, stretched
 from ._nystrom import NystromFactor
+from ._pairs import strongest_pairs
 from ._products import SystemProducts, skinny_cost
 
 #: Largest number of dual unknowns and of operations for which the system is assembled where nothing else helps, and of
@@ -22,6 +24,8 @@ from ._products import SystemProducts, skinny_cost
 _EXACT_UNKNOWNS = 2000
 _EXACT_OPERATIONS = 1e10
 _CHEAP_OPERATIONS = 2e8
+#: Pairs of the Γ term that are added to the kernel before it is factorised, as a share of the samples.
+_PAIR_SHARE = 0.2
 #: Landmarks for samples whose whole kernel is not formed: as many as cost as much as so many products, no fewer than
 #: the first number, and no more than memory is for (their kernel with all samples has that many entries).
 _LEAST_LANDMARKS = 1500
@@ -61,7 +65,10 @@ class Preconditioner:
             self._renew, self.renewal_cost, solve_cost = self._exact, exact_cost, skinny_cost(n * C, 1)
         elif kernel_fits(design):
             sides = sum(min(shape) for shape in design.coef_shapes)
-            self._renew, self.renewal_cost, solve_cost = self._kernel, n**2 * (2 * sides + n), skinny_cost(n, C)
+            one_position = all(layer.n_positions == 1 for layer in design.layers)
+            self._n_pairs = int(_PAIR_SHARE * n) if C == 1 and one_position else 0
+            self._renew, solve_cost = self._kernel, skinny_cost(n, C)
+            self.renewal_cost = n**2 * (2 * sides + 2 * self._n_pairs + n)
         else:
             m = _affordable_landmarks(n, width, self.products.cost)
             self._landmarks = np.sort(np.random.default_rng(0).choice(n, m, replace=False))
@@ -123,7 +130,10 @@ class Preconditioner:
         return _shifted_factor(_system_kernel(point), self.problem.alpha)
 
     def _kernel(self, point):
-        kernel, roots = self.products.kernels.mean(point), _roots(point, self.products.design.dtype)
+        design = self.products.design
+        kernel, roots = self.products.kernels.mean(point), _roots(point, design.dtype)
+        if self._n_pairs:
+            kernel += gram(design.to_rows(strongest_pairs(design, point, self._n_pairs)))
         kernel *= roots[:, None]
         kernel *= roots
         return _shifted_factor(kernel, self.problem.alpha)

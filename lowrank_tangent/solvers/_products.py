@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._kernels import StretchedKernels, kernel_fits
+from ._pairs import pair_factors
 
 #: Products that a kernel of stretched features serves, about.
 _PRODUCTS = 10
@@ -106,7 +107,7 @@ class _ProductAt:
         self._solvers = [point.layers[index].curvature_solver(self._design.dtype) for index in products.by_factors]
         self._kernel = products.kernels.of_layers(products.by_kernel, point) if products.by_kernel else None
         self._pairs = [
-            _pairs(self._design.layers[index], point.layers[index], self._design.dtype)
+            pair_factors(self._design.layers[index], point.layers[index], self._design.dtype)
             for index in products.by_kernel
             if point.layers[index].values.any()
         ]
@@ -126,17 +127,6 @@ class _ProductAt:
                 image += np.einsum("nm,ncm->nc", small @ (differences * (mixed + mixed.T)), wide)
             out += self._design.to_rows(image) / self._alpha
         return out
-
-
-def _pairs(layer, spectrum, dtype):
-    """a of shape (n, m), b of shape (n, C, m), and Γ."""
-    layer = layer.astype(dtype)
-    h, delta = layer.h[:, 0], layer.delta[:, 0, 0]
-    small, wide = (delta, h) if spectrum.transposed else (h, delta)
-    m, size = len(spectrum.values), wide.shape[1]
-    weights = spectrum.rotated.reshape(m, -1, size).transpose(2, 1, 0).reshape(size, -1).astype(dtype)
-    wide = (wide @ weights).reshape(len(wide), -1, m)
-    return small @ spectrum.basis.astype(dtype), wide, spectrum.differences.astype(dtype)
 
 
 def _narrowed(design):
