@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from numbers import Integral
 
 import numpy as np
@@ -127,7 +128,9 @@ class _ChosenModel(InputTransformer):
         self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
         if self.refit:
             model = self._candidate(**self.best_params_, random_state=seed)
+            start = time.perf_counter()
             self.best_estimator_ = model.fit(X, y, sample_weight)
+            self.refit_time_ = time.perf_counter() - start
             self.input_transform_ = self.best_estimator_.input_transform_
         return self
 
@@ -304,6 +307,8 @@ class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
         Parameters of the chosen candidate, for `AdaptiveTangentRegressor`.
     best_estimator_ : AdaptiveTangentRegressor
         The chosen candidate fitted to all samples; has alpha_, rounds_ and all else.
+    refit_time_ : float
+        Seconds that this fit took.
     best_score_ : float
         Its mean score: minus the mean squared error in the folds, in units of y².
     best_index_ : int

@@ -10,7 +10,7 @@ from lowrank_tangent.__main__ import main
 
 def table_of(printed):
     rows = [re.split(r"\s{2,}", line.strip()) for line in printed.splitlines()]
-    return {row[0]: row[1:] for row in rows if len(row) == 3}
+    return {row[0]: row[1:] for row in rows if len(row) in (3, 4)}
 
 
 def test_main_job_prints_a_table_and_draws_a_picture(tmp_path, capsys):
@@ -20,8 +20,13 @@ def test_main_job_prints_a_table_and_draws_a_picture(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "digits: 100 training and 1,697 test samples, 64 features, 10 classes" in printed
     rows = table_of(printed)
-    assert rows["alpha"] == ["0.01", "0.01"]
-    assert rows["adaptivity"] == ["0", "1"]
+    assert rows["hidden units"][:2] == ["32", "32"]
+    assert set(rows["hidden units"][2]) <= set("∞, ")
+    assert rows["alpha"][:2] == ["0.01", "0.01"]
+    assert rows["adaptivity"][:2] == ["0", "1"]
+    assert rows["rounds"][:2] == ["0", "0"]
+    assert rows["seconds to choose"][:2] == ["0.00", "0.00"]
+    assert float(rows["seconds to choose"][2]) > 0
     assert all(0 < float(error) < 0.4 for error in rows["test error (share of samples)"])
     assert all(float(gap) <= 1e-6 for gap in rows["relative duality gap"])
     assert rows["label alignment, initial kernel"][0] == rows["label alignment, adapted kernel"][0]
@@ -31,9 +36,19 @@ def test_main_job_prints_a_table_and_draws_a_picture(tmp_path, capsys):
 
 def test_main_job_chooses_on_the_training_part(capsys):
     main(["--data", "synthetic", "--n-train", "60", "--width", "16", "--outputs", "network", "--adaptivity", "1"])
-    rows = table_of(capsys.readouterr().out)
-    assert "test error (MSE / variance)" in rows
+    printed = capsys.readouterr().out
+    rows = table_of(printed)
+    assert len(rows["test error (MSE / variance)"]) == 3
+    assert "left out" not in printed
     assert all(float(alpha) > 0 for alpha in rows["alpha"])
+
+
+def test_main_job_leaves_out_a_choice_that_takes_minutes(monkeypatch, capsys):
+    monkeypatch.setattr("lowrank_tangent.__main__._MAX_RELINEARISED", 59)
+    main(["--data", "synthetic", "--n-train", "60", "--width", "16", "--alpha", "1", "--adaptivity", "1"])
+    printed = capsys.readouterr().out
+    assert "the re-linearised model is left out: its choice takes minutes beyond 59 samples" in printed
+    assert len(table_of(printed)["alpha"]) == 2
 
 
 def test_main_job_as_a_command():

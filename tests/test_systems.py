@@ -184,10 +184,3 @@ def test_all_pairs_are_the_rest_of_the_system(rng, outputs, shapes, centred):
     # What is left out is small: fewer columns of the same matrix, the largest ones.
     norms = np.sort(np.linalg.norm(pairs, axis=0))[::-1]
     assert np.linalg.norm(some) ** 2 >= 0.8 * np.sum(norms[:5] ** 2)
-
-
-def test_there_are_no_pairs_without_coefficients(rng):
-    operator = random_operator(rng, 9, [(4, 6)])
-    problem = StructuredRegression(operator, np.ones(9), alpha=0.1)
-    zero = _point.PrimalPoint(problem, problem.spectral, [np.zeros((4, 6))])
-    assert _pairs.strongest_pairs(problem.design, zero, 5).shape == (9, 0)

@@ -24,14 +24,15 @@ def pair_factors(layer, spectrum, dtype):
 
 
 def strongest_pairs(design, point, count):
-    """The `count` columns of P of largest norm, about, for one output; without weights or centring."""
+    """The `count` columns of P of largest norm, about, for one output; without weights or centring.
+
+    Where all coefficients are zero there are none to ask for.
+    """
     factors = [
         pair_factors(layer, spectrum, design.dtype)
         for layer, spectrum in zip(design.layers, point.layers, strict=True)
         if spectrum.values.any()
     ]
-    if not factors:
-        return np.zeros((design.n_samples, 0), dtype=design.dtype)
     strengths, pairs = [], []
     for a, b, differences in factors:
         b = b[:, 0]

@@ -24,8 +24,8 @@ from ._products import SystemProducts, skinny_cost
 _EXACT_UNKNOWNS = 2000
 _EXACT_OPERATIONS = 1e10
 _CHEAP_OPERATIONS = 2e8
-#: Pairs of the Γ term that are added to the kernel before it is factorised, as a share of the samples.
-_PAIR_SHARE = 0.2
+#: Pairs of the Γ term that are added to the kernel before it is factorised.
+_PAIRS = 250
 #: Landmarks for samples whose whole kernel is not formed: as many as cost as much as so many products, no fewer than
 #: the first number, and no more than memory is for (their kernel with all samples has that many entries).
 _LEAST_LANDMARKS = 1500
@@ -66,7 +66,7 @@ class Preconditioner:
         elif kernel_fits(design):
             sides = sum(min(shape) for shape in design.coef_shapes)
             one_position = all(layer.n_positions == 1 for layer in design.layers)
-            self._n_pairs = int(_PAIR_SHARE * n) if C == 1 and one_position else 0
+            self._n_pairs = _PAIRS if C == 1 and one_position else 0
             self._renew, solve_cost = self._kernel, skinny_cost(n, C)
             self.renewal_cost = n**2 * (2 * sides + 2 * self._n_pairs + n)
         else:
@@ -132,7 +132,7 @@ class Preconditioner:
     def _kernel(self, point):
         design = self.products.design
         kernel, roots = self.products.kernels.mean(point), _roots(point, design.dtype)
-        if self._n_pairs:
+        if self._n_pairs and any(layer.values.any() for layer in point.layers):
             kernel += gram(design.to_rows(strongest_pairs(design, point, self._n_pairs)))
         kernel *= roots[:, None]
         kernel *= roots
