@@ -25,6 +25,7 @@ def test_examples_of_the_readme_run_and_print_what_it_says(capsys):
     assert shown[0] == pytest.approx(shown[1], abs=0.03)
     assert names["model"].dual_gap_ <= 1e-6
     assert names["solution"].dual_gap <= 1e-10
+    assert names["large"].dual_gap_ <= 1e-3
 
 
 @pytest.mark.parametrize("marker", ["run", "test"])
