@@ -268,7 +268,11 @@ class TangentOperator:
             parts = [
                 layer.adjoint(residual[rows], shape) for layer, shape in zip(layers, self.coef_shapes, strict=True)
             ]
-            coefs = [coef.__iadd__(part) for coef, part in zip(coefs, parts, strict=True)] if coefs else parts
+            if not coefs:
+                coefs = parts
+                continue
+            for coef, part in zip(coefs, parts, strict=True):
+                coef += part
         return coefs
 
     def to_rows(self, values):
