@@ -1,8 +1,7 @@
 """An operator whose factors are computed anew, some samples at a time, wherever they are needed.
 
 The factors of n samples take n·Σ(p + q) numbers, far more than samples and coefficients together. Computing them costs
-about as much as a product with the coefficients of one output, so that streams of problems with several outputs are
-hardly slower.
+about as much as a product with the coefficients of one output. No n × n kernel is formed of a stream.
 """
 
 from __future__ import annotations
