@@ -20,7 +20,8 @@ leaves open is chosen. Then the chosen model is fitted to all n samples and test
 - mlp, boosting: scikit-learn's, 12 candidates at random. Beyond 100 inputs 4 candidates; networks then have 150 epochs
   in place of 500, and boosting has up to 100 trees in place of 200, and 31 bins.
 - rfm: a plain recursive feature machine (arXiv 2212.13881), Laplace kernel and average gradient outer product.
-- xrfm: the package of that name, by its authors' protocol: a fifth of the samples is held out. pip install xrfm
+- xrfm: the package of that name, by its authors' protocol: a fifth of the samples is held out; skipped beyond
+  1000 inputs. pip install xrfm
 
 Errors: share of wrong classes, or mean squared error divided by the variance of the test targets. Seconds are those of
 the whole choice and the fit. Every fit is a row of the CSV file, written at once; a run that is started again goes on

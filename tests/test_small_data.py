@@ -119,6 +119,19 @@ def test_models_of_small_data_learn(small_data, load, rng, is_classification):
         small_data.error_of(y[150:] * np.nan, y[150:], is_classification)
 
 
+def test_models_that_would_take_too_long_are_skipped(load):
+    rivals = load("_rivals_small")
+    for model, shape, n_classes, reason in (
+        ("xrfm", (8, 1001), 2, "1001 inputs are more than 1000"),
+        ("gp-ard", (8, 65), 2, "65 inputs are more than 64"),
+        ("gp-ard", (401, 2), 2, "401 samples are more than 400"),
+        ("gp-ard", (8, 2), 4, "4 classes are more than 3"),
+    ):
+        task = rivals.Task(np.zeros(shape), np.arange(shape[0]) % n_classes, True, [], 0)
+        with pytest.raises(rivals.Skipped, match=reason):
+            rivals.RIVALS[model](task)
+
+
 def test_kernel_ridge_of_small_data_is_that_of_scikit_learn(small_data, load):
     task, (X_test, _) = small_data.samples("diabetes", 60, 0)
     for metric, kernel, power in (("sqeuclidean", "rbf", 2), ("manhattan", "laplacian", 1)):
