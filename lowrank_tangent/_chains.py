@@ -1,8 +1,7 @@
-"""Outcomes of every round of ridge regressions, for many ways of moving the features at once.
+"""Outcomes of round after round of ridge regressions.
 
-What a choice by cross-validation needs of the candidates on one fold and one network. At infinite width a round is
-plain algebra with n × n kernels, and all candidates share the first one with its eigendecomposition; the estimators,
-which keep factors to predict from, find the same predictions several times slower.
+What a choice by cross-validation needs of the candidates on one fold. At infinite width a round is plain algebra with
+n × n kernels; the estimators, which keep factors to predict from, find the same predictions several times slower.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from .infinite import InfiniteMLP
 from .leave_one_out import RidgePath, ridge_path
 from .penalties import ScaledPenalty, get_penalty
 from .problem import StructuredRegression
-from .relinearise import Relinearisation, run_rounds
+from .relinearise import Relinearisation
 from .solvers import solve
 
 
@@ -30,14 +29,13 @@ class Outcome(NamedTuple):
     leave_one_out_error: float
 
 
-def outcomes_of_rounds(network, moves, n_rounds, data, X_test, penalty="power", fit_intercept=True, seed=None):
-    """Ridge regression, alpha by leave-one-out, before and after every round of every move.
+def outcomes_of_rounds(network, move, data, X_test, penalty="power", fit_intercept=True, seed=None):
+    """Ridge regression, alpha by leave-one-out, before and after every round of a move, for as long as one asks.
 
     Parameters
     ----------
     network : MLP or InfiniteMLP
-    moves : sequence of (metric, adaptivity)
-    n_rounds : int
+    move : (metric, adaptivity)
     data : (X, targets, sample_weight)
         Training samples, targets of shape (n, C), weights or None.
     X_test : ndarray of shape (n', n_features)
@@ -46,52 +44,39 @@ def outcomes_of_rounds(network, moves, n_rounds, data, X_test, penalty="power", 
     seed : int, optional
         Draws the weights of a network of finite width.
 
-    Returns
-    -------
-    before : Outcome
-        Of the initial network.
-    after : list of lists of Outcome
-        ``after[i][k]``: of move i after k + 1 rounds.
+    Yields
+    ------
+    Outcome
+        Of the initial network, then after each round.
     """
-    if not isinstance(network, InfiniteMLP):
-        chains = [_chain(network, move, n_rounds, data, X_test, penalty, fit_intercept, seed) for move in moves]
-        return chains[0][0], [chain[1:] for chain in chains]
-
-    @functools.cache
-    def start(by_features):
-        inputs = _Inputs(network, data[0], X_test, by_features)
-        return _KernelRound(inputs, inputs.identity, data, fit_intercept)
-
-    after = []
-    for metric, adaptivity in moves:
-        price = ScaledPenalty(get_penalty(penalty), adaptivity)
-        current, outcomes = start(metric == "diagonal"), []
-        for _ in range(n_rounds):
-            current = current.next(metric, price)
-            outcomes.append(current.outcome)
-        after.append(outcomes)
-    return start(moves[0][0] == "diagonal").outcome, after
-
-
-def _chain(network, move, n_rounds, data, X_test, penalty, fit_intercept, seed):
-    """The same of one move at finite width, by the features themselves."""
-    X, targets, sample_weight = data
     metric, adaptivity = move
-    outcomes, total = [], targets.size if sample_weight is None else sample_weight.sum() * targets.shape[1]
+    if not isinstance(network, InfiniteMLP):
+        yield from _outcomes_at_finite_width(network, move, data, X_test, penalty, fit_intercept, seed)
+        return
+    price = ScaledPenalty(get_penalty(penalty), adaptivity)
+    inputs = _Inputs(network, data[0], X_test, metric == "diagonal")
+    current = _KernelRound(inputs, inputs.identity, data, fit_intercept)
+    while True:
+        yield current.outcome
+        current = current.next(metric, price)
 
-    def solve_on(features):
+
+def _outcomes_at_finite_width(network, move, data, X_test, penalty, fit_intercept, seed):
+    """The same by the features themselves."""
+    X, targets, sample_weight = data
+    total = targets.size if sample_weight is None else sample_weight.sum() * targets.shape[1]
+    features = TangentFeatures(network, "shared", check_random_state(seed)).fit(X, targets.shape[1], sample_weight)
+    relinearisation = Relinearisation(features, *move)
+    while True:
+        features = relinearisation.features
         problem = StructuredRegression(
             features.operator(X), targets, penalty, 1.0, 0.0, sample_weight=sample_weight, fit_intercept=fit_intercept
         )
         alpha, error = ridge_path(problem).best_alpha()
         problem = problem.with_strength(alpha, 0.0)
         solution = solve(problem)
-        outcomes.append(Outcome(features.predict(X_test, solution.coefs) + solution.intercept, error / total))
-        return problem, solution, error
-
-    features = TangentFeatures(network, "shared", check_random_state(seed)).fit(X, targets.shape[1], sample_weight)
-    run_rounds(Relinearisation(features, metric, adaptivity), X, n_rounds, solve_on)
-    return outcomes
+        yield Outcome(features.predict(X_test, solution.coefs) + solution.intercept, error / total)
+        relinearisation.advance(problem, solution, X)
 
 
 class _Inputs:

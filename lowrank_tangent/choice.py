@@ -35,6 +35,8 @@ _GRIDS = ("depths", "widths", "activations", "biases", "adaptivities")
 #: Metrics that are tried by default: how far the data reach counts, or slopes do, in all directions or by features.
 _METRICS_AT_FINITE_WIDTH = ("coefficient", "gradient")
 _METRICS_AT_INFINITE_WIDTH = ("coefficient", "function", "diagonal")
+#: Rounds without a lower error after which there will be none.
+_PATIENCE = 4
 
 
 class _ChosenModel(InputTransformer):
@@ -50,7 +52,7 @@ class _ChosenModel(InputTransformer):
         biases=(1.0, 10.0),
         metrics=None,
         adaptivities=(300.0,),
-        max_rounds=8,
+        max_rounds=24,
         penalty="power",
         cv=None,
         refit=True,
@@ -103,26 +105,26 @@ class _ChosenModel(InputTransformer):
         y = self._as_given(targets)
         splits = list(check_cv(self.cv, y, classifier=is_classifier(self)).split(X, y, groups))
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        candidates = [
-            {**_parameters(network), "metric": metric, "round_adaptivity": adaptivity, "n_rounds": rounds}
-            for network, moves in networks
-            for (metric, adaptivity), rounds in [(moves[0], 0), *itertools.product(moves, range(1, max_rounds + 1))]
-        ]
-        _announce(len(candidates), splits)
+        chains = [(network, move) for network, moves in networks for move in moves[: None if max_rounds else 1]]
+        _announce(len(chains), max_rounds, splits)
         tasks = Parallel(n_jobs=self.n_jobs, return_as="generator")(
-            delayed(_errors)(
-                network, moves, max_rounds, split, X, targets, sample_weight, self.penalty, self.fit_intercept, seed
+            delayed(_chain)(
+                network, move, max_rounds, splits, X, targets, sample_weight, self.penalty, self.fit_intercept, seed
             )
-            for (network, moves), split in itertools.product(networks, splits)
+            for network, move in chains
         )
-        errors = []
-        with progress(len(networks) * len(splits), "cross-validation", self.verbose) as advance:
-            for outcome in tasks:
-                errors.append(outcome)
-                advance(f"{len(outcome)} candidates")
-        # Of one network all folds are neighbours; of the table, all errors of one candidate.
-        of_networks = [np.array(errors[i : i + len(splits)]) for i in range(0, len(errors), len(splits))]
-        self.cv_results_, self.best_index_ = _judge(candidates, *np.concatenate(of_networks, axis=1).transpose(2, 1, 0))
+        candidates, rows, last = [], [], None
+        with progress(len(chains), "cross-validation", self.verbose) as advance:
+            for (network, (metric, adaptivity)), found in zip(chains, tasks, strict=True):
+                parameters = {**_parameters(network), "metric": metric, "round_adaptivity": adaptivity}
+                for n_rounds, row in enumerate(found):
+                    # Before the first round all chains of a network are the same.
+                    if n_rounds > 0 or network is not last:
+                        candidates.append({**parameters, "n_rounds": n_rounds})
+                        rows.append(row)
+                last = network
+                advance(f"{len(found) - 1} rounds")
+        self.cv_results_, self.best_index_ = _judge(candidates, *np.moveaxis(np.array(rows), 2, 0))
         self.n_splits_ = len(splits)
         self.best_params_ = candidates[self.best_index_]
         self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
@@ -196,12 +198,12 @@ class _ChosenModel(InputTransformer):
         return metrics
 
 
-def _announce(n_candidates, splits):
+def _announce(n_chains, max_rounds, splits):
     """Say the cost before it arises."""
     logger.info(
-        "choosing among %d candidates: %d ridge regressions in %d folds, of up to %d samples each.",
-        n_candidates,
-        n_candidates * len(splits),
+        "choosing among up to %d candidates: up to %d ridge regressions in %d folds, of up to %d samples each.",
+        n_chains * (max_rounds + 1),
+        n_chains * (max_rounds + 1) * len(splits),
         len(splits),
         max(len(train) for train, _ in splits),
     )
@@ -217,18 +219,32 @@ def _parameters(network):
     }
 
 
-def _errors(network, moves, max_rounds, split, X, targets, sample_weight, penalty, fit_intercept, seed):
-    """Mean squared error on one fold, and leave-one-out on the others, of every candidate with this network."""
-    train, test = split
-    weights, test_weights = (None, None) if sample_weight is None else (sample_weight[train], sample_weight[test])
-    if sample_weight is not None and not (weights.any() and test_weights.any()):
+def _chain(network, move, max_rounds, splits, X, targets, sample_weight, penalty, fit_intercept, seed):
+    """Errors before and after every round of one move, until its best round is `_PATIENCE` rounds ago.
+
+    Returns
+    -------
+    list of lists
+        For every round and fold the mean squared error on the fold, and leave-one-out on the others.
+    """
+    weights = np.ones(len(X)) if sample_weight is None else sample_weight
+    if any(not (weights[train].any() and weights[test].any()) for train, test in splits):
         raise ValueError("every sample of a fold has weight 0; use fewer folds, or leave such samples out.")
-    data = (X[train], targets[train], weights)
-    before, after = outcomes_of_rounds(network, moves, max_rounds, data, X[test], penalty, fit_intercept, seed)
-    return [
-        (np.average(np.mean((targets[test] - prediction) ** 2, axis=1), weights=test_weights), left_out)
-        for prediction, left_out in (before, *itertools.chain.from_iterable(after))
-    ]
+    folds = []
+    for train, test in splits:
+        data = X[train], targets[train], None if sample_weight is None else sample_weight[train]
+        folds.append(outcomes_of_rounds(network, move, data, X[test], penalty, fit_intercept, seed))
+    found, best, best_round = [], np.inf, 0
+    while len(found) <= min(max_rounds, best_round + _PATIENCE):
+        outcomes = [next(fold) for fold in folds]
+        errors = [
+            np.average(np.mean((targets[test] - outcome.prediction) ** 2, axis=1), weights=weights[test])
+            for (_, test), outcome in zip(splits, outcomes, strict=True)
+        ]
+        if np.mean(errors) < best:
+            best, best_round = np.mean(errors), len(found)
+        found.append([(error, outcome.leave_one_out_error) for error, outcome in zip(errors, outcomes, strict=True)])
+    return found
 
 
 def _judge(candidates, errors, left_out):
@@ -284,8 +300,9 @@ class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
         How cheaply a round moves the features, for targets of variance 1 in all; they are divided by the variance of y.
         From some 100 on slopes make much the same rounds: a large stretch is a power of its singular value, and the
         scale of a transform is kept. Smaller values are gentler, and need more rounds.
-    max_rounds : int ≥ 0, default=8
-        Every number of rounds up to this is a candidate. 0 chooses among ridge NTKs.
+    max_rounds : int ≥ 0, default=24
+        Every number of rounds up to this is a candidate, until four more have not lowered the error. 0 chooses among
+        ridge NTKs.
     penalty : str or SpectralPenalty, default="power"
         Price of stretching a direction, see `lowrank_tangent.penalties`.
     cv : int, splitter, iterable of splits or None, default=None
@@ -295,7 +312,7 @@ class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
     fit_intercept : bool, default=True
         Adds an unpenalised constant for every output.
     n_jobs : int, optional
-        Processes, by joblib; each takes one network and one fold at a time.
+        Processes, by joblib; each takes one network with one metric and adaptivity at a time, in all folds.
     verbose : int, default=0
         1 shows a progress bar. The number of fits is logged before they start, at level INFO.
     random_state : int, RandomState or None, default=None
@@ -324,7 +341,8 @@ class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
     Notes
     -----
     At infinite width a candidate costs an n × n eigendecomposition and some kernels for every fold: on one core about
-    0.02 s for 300 samples, and n³ beyond. The default grid has 100 candidates.
+    0.02 s for 300 samples, and n³ beyond. The default grid has up to 292 candidates, in twelve chains of rounds most of
+    which end early.
 
     Examples
     --------

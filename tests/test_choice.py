@@ -1,7 +1,9 @@
 """The choice by cross-validation: what it computes, by which rule it chooses, and that it does not fool itself."""
 
 import gzip
+import itertools
 import os
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from lowrank_tangent import (
 )
 from lowrank_tangent._chains import outcomes_of_rounds
 from lowrank_tangent.choice import _judge
-from lowrank_tangent.datasets import DATA_VARIABLE, make_square
+from lowrank_tangent.datasets import DATA_VARIABLE, make_gated, make_square
 from lowrank_tangent.networks import MLP, InfiniteMLP
 
 SMALL = {"depths": [1], "biases": [1.0], "adaptivities": [100.0], "max_rounds": 2, "cv": 3}
@@ -48,8 +50,9 @@ def test_candidates_are_the_estimators(rng, network, sizes, n_features, weighted
     moves = [("gradient", 30.0), ("coefficient", 3.0)]
     if isinstance(network, InfiniteMLP):
         moves = [("diagonal", 30.0), ("function", 30.0), *moves]
-    before, after = outcomes_of_rounds(network, moves, 2, (X, Y, weights), X_new, "kl", fit_intercept, seed=0)
-    for (metric, adaptivity), outcomes in zip(moves, after, strict=True):
+    for metric, adaptivity in moves:
+        chain = outcomes_of_rounds(network, (metric, adaptivity), (X, Y, weights), X_new, "kl", fit_intercept, seed=0)
+        outcomes = list(itertools.islice(chain, 3))
         model = AdaptiveTangentRegressor(
             sizes,
             "erf",
@@ -63,8 +66,8 @@ def test_candidates_are_the_estimators(rng, network, sizes, n_features, weighted
             fit_intercept=fit_intercept,
             random_state=0,
         ).fit(X, Y, weights)
-        np.testing.assert_allclose(outcomes[1].prediction, model.predict(X_new), atol=1e-6)
-        errors = [outcome.leave_one_out_error for outcome in (before, *outcomes)]
+        np.testing.assert_allclose(outcomes[2].prediction, model.predict(X_new), atol=1e-6)
+        errors = [outcome.leave_one_out_error for outcome in outcomes]
         np.testing.assert_allclose(errors, [round_.leave_one_out_error for round_ in model.rounds_], rtol=1e-6)
 
 
@@ -145,8 +148,8 @@ def test_pixels_of_natural_images_do_not_fool_it():
         for metric in ("coefficient", "function", "diagonal")
         for a in (1.0, 100.0)
     ]
-    before, after = outcomes_of_rounds(InfiniteMLP(2), moves, 2, (X[:500], targets[:500], None), X[500:])
-    outcomes = [before, *(outcome for move in after for outcome in move)]
+    chains = [outcomes_of_rounds(InfiniteMLP(2), move, (X[:500], targets[:500], None), X[500:]) for move in moves]
+    outcomes = [outcome for i, chain in enumerate(chains) for outcome in itertools.islice(chain, min(i, 1), 3)]
     errors = np.array([np.mean((outcome.prediction - targets[500:]) ** 2) for outcome in outcomes])
     by_leave_one_out = np.argmin([outcome.leave_one_out_error for outcome in outcomes])
     assert errors[by_leave_one_out] > 1.02 * errors[0]
@@ -240,6 +243,21 @@ def test_several_outputs_and_finite_width():
     assert model.score(X, Y) > 0.5
 
 
+def test_rounds_go_on_while_they_help():
+    X, y = make_gated(400, 12, random_state=0)
+    model = AdaptiveTangentRegressorCV(depths=[2], biases=[1.0], max_rounds=14, cv=3).fit(X[:200], y[:200])
+    errors = defaultdict(dict)
+    for candidate, score in zip(model.cv_results_["params"], model.cv_results_["mean_test_score"], strict=True):
+        errors[candidate["metric"]][candidate["n_rounds"]] = -score
+    for metric in ("function", "diagonal"):
+        errors[metric][0] = errors["coefficient"][0]
+    ends = {metric: max(chain) for metric, chain in errors.items()}
+    assert ends == {metric: min(14, min(chain, key=chain.get) + 4) for metric, chain in errors.items()}
+    assert min(ends.values()) < 14 == ends["diagonal"]
+    assert model.best_params_["metric"] == "diagonal"
+    assert model.best_params_["n_rounds"] > 8
+
+
 def test_without_rounds_it_chooses_among_ridge_ntks():
     X, y = make_square(60, 4, random_state=0)
     model = AdaptiveTangentRegressorCV(depths=[1, 2], activations=["relu", "erf"], biases=[1.0], max_rounds=0).fit(X, y)
@@ -259,7 +277,7 @@ def test_cost_is_said_up_front_and_progress_shown(caplog, capsys):
     X, y = make_square(40, 3, random_state=0)
     with caplog.at_level("INFO", logger="lowrank_tangent"):
         AdaptiveTangentRegressorCV(**SMALL, verbose=1).fit(X, y)
-    assert "choosing among 7 candidates: 21 ridge regressions in 3 folds, of up to 27 samples each" in caplog.text
+    assert "among up to 9 candidates: up to 27 ridge regressions in 3 folds, of up to 27 samples each" in caplog.text
     assert "3/3" in capsys.readouterr().err
     AdaptiveTangentRegressorCV(**SMALL).fit(X, y)
     assert capsys.readouterr().err == ""
