@@ -35,8 +35,9 @@ _GRIDS = ("depths", "widths", "activations", "biases", "adaptivities")
 #: Metrics that are tried by default: how far the data reach counts, or slopes do, in all directions or by features.
 _METRICS_AT_FINITE_WIDTH = ("coefficient", "gradient")
 _METRICS_AT_INFINITE_WIDTH = ("coefficient", "function", "diagonal")
-#: Rounds without a lower error after which there will be none.
+#: A chain of rounds ends where this many of them have not lowered the error by this share: less than folds can tell.
 _PATIENCE = 4
+_LEAST_GAIN = 0.02
 
 
 class _ChosenModel(InputTransformer):
@@ -220,7 +221,7 @@ def _parameters(network):
 
 
 def _chain(network, move, max_rounds, splits, X, targets, sample_weight, penalty, fit_intercept, seed):
-    """Errors before and after every round of one move, until its best round is `_PATIENCE` rounds ago.
+    """Errors before and after every round of one move, for as long as rounds help.
 
     Returns
     -------
@@ -234,15 +235,15 @@ def _chain(network, move, max_rounds, splits, X, targets, sample_weight, penalty
     for train, test in splits:
         data = X[train], targets[train], None if sample_weight is None else sample_weight[train]
         folds.append(outcomes_of_rounds(network, move, data, X[test], penalty, fit_intercept, seed))
-    found, best, best_round = [], np.inf, 0
-    while len(found) <= min(max_rounds, best_round + _PATIENCE):
+    found, lowest, last_gain = [], np.inf, 0
+    while len(found) <= min(max_rounds, last_gain + _PATIENCE):
         outcomes = [next(fold) for fold in folds]
         errors = [
             np.average(np.mean((targets[test] - outcome.prediction) ** 2, axis=1), weights=weights[test])
             for (_, test), outcome in zip(splits, outcomes, strict=True)
         ]
-        if np.mean(errors) < best:
-            best, best_round = np.mean(errors), len(found)
+        if np.mean(errors) < (1.0 - _LEAST_GAIN) * lowest:
+            lowest, last_gain = np.mean(errors), len(found)
         found.append([(error, outcome.leave_one_out_error) for error, outcome in zip(errors, outcomes, strict=True)])
     return found
 
@@ -301,8 +302,8 @@ class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
         From some 100 on slopes make much the same rounds: a large stretch is a power of its singular value, and the
         scale of a transform is kept. Smaller values are gentler, and need more rounds.
     max_rounds : int ≥ 0, default=24
-        Every number of rounds up to this is a candidate, until four more have not lowered the error. 0 chooses among
-        ridge NTKs.
+        Every number of rounds up to this is a candidate, until four more have lowered the error by less than 2 %. 0
+        chooses among ridge NTKs.
     penalty : str or SpectralPenalty, default="power"
         Price of stretching a direction, see `lowrank_tangent.penalties`.
     cv : int, splitter, iterable of splits or None, default=None
