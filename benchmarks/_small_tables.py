@@ -260,11 +260,14 @@ def draw(results, options):
             ax.plot(sizes, errors, style, label=model, markersize=4, linewidth=2.5 if stands_out else 1.0)
         ax.set(xscale="log", yscale="log", title=data + _title(results, data), xlabel="training samples")
         label_sizes(ax, sorted(set(itertools.chain.from_iterable(sizes for sizes, _ in lines.values()))))
+        low, high = ax.get_ylim()
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:.2g}" if high < 10.0 * low else "")
         ax.grid(alpha=0.3)
     for ax in axes[:, 0]:
         ax.set_ylabel("test error")
     axes.flat[0].legend(fontsize="x-small", ncols=2)
-    figure.savefig(options.plot, dpi=110)
+    figure.savefig(options.plot, dpi=80)
 
 
 def _title(results, data):
