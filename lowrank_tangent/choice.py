@@ -107,7 +107,7 @@ class _ChosenModel(InputTransformer):
         splits = list(check_cv(self.cv, y, classifier=is_classifier(self)).split(X, y, groups))
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         chains = [(network, move) for network, moves in networks for move in moves[: None if max_rounds else 1]]
-        _announce(len(chains), max_rounds, splits)
+        _announce(len(networks) + len(chains) * max_rounds, len(chains) * (max_rounds + 1), splits)
         tasks = Parallel(n_jobs=self.n_jobs, return_as="generator")(
             delayed(_chain)(
                 network, move, max_rounds, splits, X, targets, sample_weight, self.penalty, self.fit_intercept, seed
@@ -199,12 +199,12 @@ class _ChosenModel(InputTransformer):
         return metrics
 
 
-def _announce(n_chains, max_rounds, splits):
+def _announce(n_candidates, n_fits, splits):
     """Say the cost before it arises."""
     logger.info(
         "choosing among up to %d candidates: up to %d ridge regressions in %d folds, of up to %d samples each.",
-        n_chains * (max_rounds + 1),
-        n_chains * (max_rounds + 1) * len(splits),
+        n_candidates,
+        n_fits * len(splits),
         len(splits),
         max(len(train) for train, _ in splits),
     )

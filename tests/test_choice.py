@@ -279,7 +279,7 @@ def test_cost_is_said_up_front_and_progress_shown(caplog, capsys):
     X, y = make_square(40, 3, random_state=0)
     with caplog.at_level("INFO", logger="lowrank_tangent"):
         AdaptiveTangentRegressorCV(**SMALL, verbose=1).fit(X, y)
-    assert "among up to 9 candidates: up to 27 ridge regressions in 3 folds, of up to 27 samples each" in caplog.text
+    assert "among up to 7 candidates: up to 27 ridge regressions in 3 folds, of up to 27 samples each" in caplog.text
     assert "3/3" in capsys.readouterr().err
     AdaptiveTangentRegressorCV(**SMALL).fit(X, y)
     assert capsys.readouterr().err == ""
