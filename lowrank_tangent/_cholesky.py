@@ -1,4 +1,4 @@
-"""Positive definite systems by a recursive Cholesky factorisation, in NumPy alone.
+"""Positive definite systems by a blocked Cholesky factorisation, in NumPy alone.
 
 NumPy and SciPy each bring a BLAS with threads of its own. Alternating between them in an inner loop makes the idle
 threads of one wait actively beside the working ones of the other: products of a few milliseconds were eight times
@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-#: Rows of a diagonal block that is factorised and inverted at once.
-_BLOCK = 64
-#: Rows of a block of a lower triangle that is updated by products.
-_UPDATE_BLOCK = 512
-#: Rows of a block of the solves, which wait for memory.
-_SOLVE_BLOCK = 256
+#: Rows of a diagonal block that is factorised and inverted by halves, and rows below which LAPACK does both.
+_BLOCK = 192
+_LEAF = 64
 
 
 class CholeskyFactor:
@@ -33,12 +30,18 @@ class CholeskyFactor:
     """
 
     def __init__(self, matrix):
-        _factorise(matrix)
         self._lower = matrix
         self._inverses = []
-        for start in range(0, len(matrix), _SOLVE_BLOCK):
-            stop = min(start + _SOLVE_BLOCK, len(matrix))
-            self._inverses.append((start, stop, _inverse(matrix[start:stop, start:stop])))
+        n = len(matrix)
+        for start in range(0, n, _BLOCK):
+            stop = min(start + _BLOCK, n)
+            diagonal, below = matrix[start:stop, start:stop], matrix[stop:, start:stop]
+            known = matrix[start:stop, :start]
+            diagonal -= known @ known.T
+            below -= matrix[stop:, :start] @ known.T
+            inverse = _factorise(diagonal)
+            below[:] = below @ inverse.T
+            self._inverses.append((start, stop, inverse))
 
     def solve(self, rhs):
         """x for one or several right-hand sides, shape (n,) or (n, k)."""
@@ -50,47 +53,17 @@ class CholeskyFactor:
         return x
 
 
-def _halves(n):
-    """Where to cut: half of it, in whole blocks."""
-    return _BLOCK * -(-n // (2 * _BLOCK))
-
-
 def _factorise(matrix):
-    """Replace the lower triangle by L."""
+    """Replace the lower triangle by L; returns L⁻¹."""
     n = len(matrix)
-    if n <= _BLOCK:
+    if n <= _LEAF:
         matrix[:] = np.linalg.cholesky(matrix)
-        return
-    half = _halves(n)
-    first, below, second = matrix[:half, :half], matrix[half:, :half], matrix[half:, half:]
-    _factorise(first)
-    _divide(below, first)
-    for start in range(0, n - half, _UPDATE_BLOCK):
-        stop = start + _UPDATE_BLOCK
-        second[start:stop, :stop] -= below[start:stop] @ below[:stop].T
-    _factorise(second)
-
-
-def _divide(rows, lower):
-    """Replace rows X by X L⁻ᵀ."""
-    n = len(lower)
-    if n <= _BLOCK:
-        rows[:] = rows @ np.linalg.inv(lower).T
-        return
-    half = _halves(n)
-    _divide(rows[:, :half], lower[:half, :half])
-    rows[:, half:] -= rows[:, :half] @ lower[half:, :half].T
-    _divide(rows[:, half:], lower[half:, half:])
-
-
-def _inverse(lower):
-    """L⁻¹."""
-    n = len(lower)
-    if n <= _BLOCK:
-        return np.tril(np.linalg.inv(lower))
-    half = _halves(n)
-    inverse = np.zeros_like(lower)
-    inverse[:half, :half] = _inverse(lower[:half, :half])
-    inverse[half:, half:] = _inverse(lower[half:, half:])
-    inverse[half:, :half] = -inverse[half:, half:] @ (lower[half:, :half] @ inverse[:half, :half])
+        return np.tril(np.linalg.inv(matrix))
+    half = n // 2
+    inverse = np.zeros_like(matrix)
+    inverse[:half, :half] = first = _factorise(matrix[:half, :half])
+    matrix[half:, :half] = below = matrix[half:, :half] @ first.T
+    matrix[half:, half:] -= below @ below.T
+    inverse[half:, half:] = second = _factorise(matrix[half:, half:])
+    inverse[half:, :half] = -second @ (below @ first)
     return inverse

@@ -89,6 +89,8 @@ class LayerFactors:
 
     def astype(self, dtype):
         """The factors in another precision."""
+        if self.h.dtype == self.delta.dtype == dtype:
+            return self
         return LayerFactors(self.h.astype(dtype, copy=False), self.delta.astype(dtype, copy=False))
 
     def largest(self):

@@ -281,6 +281,23 @@ class TangentOperator:
             values = values * self.row_scale.reshape(-1, *[1] * (values.ndim - 1))
         return self.project(values)
 
+    def to_rows_and_columns(self, kernel):
+        """`to_rows` on both sides of a symmetric kernel of shape (n, n), in its place."""
+        scale = self.row_scale
+        if scale is not None:
+            kernel *= scale[:, None]
+            kernel *= scale
+        if self.centred:
+            unit = np.ones(len(kernel), dtype=kernel.dtype) if scale is None else scale
+            unit = unit / np.linalg.norm(unit)
+            image = kernel @ unit
+            image -= 0.5 * (unit @ image) * unit
+            # Π K Π = K − u wᵀ − w uᵀ with w = K u − ½ (uᵀ K u) u, a few rows at a time.
+            ends, others = np.column_stack([unit, image]), np.vstack([image, unit])
+            for rows in gen_batches(len(kernel), _BLOCK_ROWS):
+                kernel[rows] -= ends[rows] @ others
+        return kernel
+
     def from_rows(self, values):
         """The adjoint of `to_rows`: what the plain factors see of `values` of shape (n, C)."""
         values = self.project(values)

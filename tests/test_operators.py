@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lowrank_tangent._memory as memory
+import lowrank_tangent.operators as operators
 from conftest import dense_matrix, flat, random_operator
 from lowrank_tangent.operators import LayerFactors, LowRankTransform, TangentOperator
 
@@ -32,6 +33,22 @@ def test_products_agree_with_the_dense_matrix(rng, case, positions, weighted, ce
     np.testing.assert_allclose(operator.gram(), A @ A.T, atol=1e-13)
     blocks = (A @ A.T).reshape(7, C, 7, C)
     np.testing.assert_allclose(operator.mean_gram(), np.einsum("icjc->ij", blocks) / C, atol=1e-13)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("centred", [False, True])
+def test_weights_and_centring_of_both_sides_of_a_kernel(rng, monkeypatch, weighted, centred):
+    monkeypatch.setattr(operators, "_BLOCK_ROWS", 4)
+    weights = rng.uniform(0.2, 3.0, 9) if weighted else np.ones(9)
+    operator = random_operator(rng, 9, [(3, 4)]).weighted(weights if weighted else None, centred)
+    unit = np.sqrt(weights / weights.sum())
+    change = (np.eye(9) - centred * np.outer(unit, unit)) @ np.diag(np.sqrt(weights))
+    root = rng.standard_normal((9, 9))
+    kernel = root @ root.T
+    expected = change @ kernel @ change.T
+    changed = operator.to_rows_and_columns(kernel)
+    assert changed is kernel
+    np.testing.assert_allclose(changed, expected, atol=1e-13)
 
 
 def test_weighted_centring_is_what_an_intercept_leaves(rng):

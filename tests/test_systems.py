@@ -6,12 +6,13 @@ import pytest
 from conftest import dense_matrix, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent._cholesky import CholeskyFactor
+from lowrank_tangent.operators import TangentOperator
 from lowrank_tangent.solvers import _kernels, _pairs, _point, _preconditioner, _products
 from lowrank_tangent.solvers._kernels import StretchedKernels
 from lowrank_tangent.solvers._nystrom import NystromFactor
 
 
-@pytest.mark.parametrize("size", [1, 5, 64, 65, 129, 300, 1100])
+@pytest.mark.parametrize("size", [1, 5, 64, 65, 129, 193, 300, 1100])
 @pytest.mark.parametrize("columns", [None, 3])
 def test_cholesky_factor_solves(rng, size, columns):
     root = rng.standard_normal((size, size + 3))
@@ -109,6 +110,27 @@ def test_mean_kernel_is_the_mean_over_outputs(rng, outputs, C, shapes, positions
     kernels = StretchedKernels(problem.design)
     np.testing.assert_allclose(kernels.mean(point), expected, atol=1e-12)
     np.testing.assert_allclose(kernels.mean(point), expected, atol=1e-12)  # what is kept has not been changed
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_kernels_of_one_point_after_another(rng, monkeypatch, fit_intercept):
+    monkeypatch.setattr(_kernels, "_BLOCK_ENTRIES", 30)
+    operator = random_operator(rng, 8, [(4, 7), (6, 1), (3, 2)])
+    problem = StructuredRegression(operator, np.ones(8), "kl", 0.1, 30.0, fit_intercept=fit_intercept)
+    kernels = StretchedKernels(problem.design)
+    more = rng.standard_normal((8, 2))
+    for _ in range(3):
+        point = _point.PrimalPoint(problem, problem.spectral, [rng.standard_normal(s) for s in operator.coef_shapes])
+        left, right = zip(*(layer.transforms for layer in point.layers), strict=True)
+        for indices in ((0, 2), (1,)):
+            parts = [
+                dense_matrix(TangentOperator([operator.layers[i]]).transformed([left[i]], [right[i]])) for i in indices
+            ]
+            expected = sum(part @ part.T for part in parts)
+            np.testing.assert_allclose(kernels.of_layers(indices, point), expected, atol=1e-12)
+        dense = dense_matrix(problem.design.transformed(left, right))
+        rows = problem.design.to_rows(more)
+        np.testing.assert_allclose(kernels.mean(point, more), dense @ dense.T + rows @ rows.T, atol=1e-12)
 
 
 def test_kernels_serve_where_the_smaller_side_is_small(rng):

@@ -7,6 +7,7 @@ new stretch costs n² operations for each entry of the smaller factor, and eleme
 from __future__ import annotations
 
 import numpy as np
+from sklearn.utils import gen_batches
 
 from .._memory import physical_memory
 from ..operators import LayerFactors
@@ -15,14 +16,13 @@ from ..operators import LayerFactors
 _KERNEL_SAMPLES = 12_000
 _KERNEL_SHARE = 0.25
 
-#: Entries of a short row, and rows of a block of a kernel of long ones.
-_SHORT_ROW = 128
-_BLOCK_ROWS = 512
+#: Entries of a block of rows of a kernel.
+_BLOCK_ENTRIES = 2**18
 
 
 def kernel_fits(design):
     """Whether the n × n kernels of every layer and some of their sums are to be formed at all."""
-    kernels = 2 * len(design.layers) + 3
+    kernels = len(design.layers) + 4
     size = 4.0 * kernels * design.n_samples**2
     return not design.is_streamed and design.n_samples <= _KERNEL_SAMPLES and size <= _KERNEL_SHARE * physical_memory()
 
@@ -30,7 +30,8 @@ def kernel_fits(design):
 class StretchedKernels:
     """Kernels of one set of features at changing stretches, in the precision of the features.
 
-    Averaging over outputs is exact where all of them share the stretch, as on the left of "shared" features.
+    Averaging over outputs is exact where all of them share the stretch, as on the left of "shared" features. Results
+    are kept in the same memory for every point: new arrays of this size cost more than what is computed in them.
 
     Parameters
     ----------
@@ -41,44 +42,69 @@ class StretchedKernels:
         self._design = design
         self._unstretched = {}
         self._latest = {}
+        self._arrays = {}
 
-    def of_layer(self, index, spectrum):
-        """Kernel of a layer with one position and one output, or outputs that share it; shape (n, n), to be read only.
+    def of_layers(self, indices, point):
+        """Sum of the kernels of layers with one position and one output, or outputs that share it; shape (n, n).
 
-        Weights and centring of the samples are left out.
+        To be read only, until the next point. Weights and centring of the samples are left out.
         """
-        if index in self._latest and self._latest[index][0] is spectrum:
-            return self._latest[index][1]
+        indices = tuple(indices)
+        spectra = [point.layers[index] for index in indices]
+        total, latest = self._array(indices), self._latest.get(indices)
+        if latest is None or any(one is not other for one, other in zip(latest, spectra, strict=True)):
+            factors = [self._factors(*pair) for pair in zip(indices, spectra, strict=True)]
+            for block in _row_blocks(total):
+                for number, (rows, columns, unstretched) in enumerate(factors):
+                    # A matrix product with one column is several times slower than elementwise work.
+                    part = rows[block] * columns if len(columns) == 1 else rows[block] @ columns
+                    if number == 0:
+                        np.multiply(part, unstretched[block], out=total[block])
+                    else:
+                        part *= unstretched[block]
+                        total[block] += part
+            self._latest[indices] = spectra
+        return total
+
+    def mean(self, point, more=None):
+        """Kernel of all layers with weights and centring of the samples; shape (n, n), overwritten by the next one.
+
+        Parameters
+        ----------
+        point : PrimalPoint
+        more : ndarray of shape (n, k), optional
+            Further features.
+        """
+        design, mean = self._design, self._array("mean")
+        if any(layer.n_outputs > 1 or layer.n_positions > 1 for layer in design.layers):
+            mean[:] = stretched(design, point).mean_gram()
+            return mean
+        np.copyto(mean, self.of_layers(range(len(design.layers)), point))
+        if more is not None:
+            for block in _row_blocks(mean):
+                mean[block] += more[block] @ more.T
+        return design.to_rows_and_columns(mean)
+
+    def _factors(self, index, spectrum):
+        """The factor that a layer stretches, stretched, its transpose, and the inner products of the other one."""
         layer = self._design.layers[index].astype(self._design.dtype)
         h, delta = layer.h[:, 0], layer.delta[:, 0, 0]
         rows, others = (delta, h) if spectrum.transposed else (h, delta)
         if index not in self._unstretched:
-            self._unstretched[index] = gram(others)
+            self._unstretched[index] = others @ others.T
         rows = rows @ _stretch(rows.shape[1], spectrum).astype(rows.dtype)
-        if rows.shape[1] == 1:
-            kernel = self._unstretched[index] * rows
-            kernel *= rows.T
-        else:
-            kernel = gram(rows)
-            kernel *= self._unstretched[index]
-        self._latest[index] = spectrum, kernel
-        return kernel
+        return rows, np.ascontiguousarray(rows.T), self._unstretched[index]
 
-    def mean(self, point):
-        """Kernel of all layers with weights and centring of the samples; shape (n, n)."""
-        design = self._design
-        if any(layer.n_outputs > 1 or layer.n_positions > 1 for layer in design.layers):
-            return stretched(design, point).mean_gram()
-        kernel = self.of_layers(range(len(design.layers)), point)
-        return design.to_rows(design.to_rows(kernel).T) if design.changes_rows else kernel
+    def _array(self, name):
+        """An n × n array that is kept under this name."""
+        if name not in self._arrays:
+            self._arrays[name] = np.empty((self._design.n_samples,) * 2, dtype=self._design.dtype)
+        return self._arrays[name]
 
-    def of_layers(self, indices, point):
-        """Sum of `of_layer`."""
-        first, *others = indices
-        kernel = self.of_layer(first, point.layers[first]).copy()
-        for index in others:
-            kernel += self.of_layer(index, point.layers[index])
-        return kernel
+
+def _row_blocks(kernel):
+    """Slices of a few rows each, so that what is computed of them stays in the cache."""
+    return gen_batches(len(kernel), max(1, _BLOCK_ENTRIES // len(kernel)))
 
 
 def stretched(design, point):
@@ -106,16 +132,3 @@ def _stretch(size, spectrum):
     halves = np.hstack(list(blocks))
     values, basis = np.linalg.eigh(halves @ halves.T / len(blocks))
     return basis * np.sqrt(np.maximum(values, 0.0))
-
-
-def gram(rows):
-    """Inner products of rows; for short ones, mirroring one triangle would take longer than computing both."""
-    n = len(rows)
-    if rows.shape[1] <= _SHORT_ROW:
-        return rows @ np.ascontiguousarray(rows.T)
-    gram = np.empty((n, n), dtype=rows.dtype)
-    for start in range(0, n, _BLOCK_ROWS):
-        stop = start + _BLOCK_ROWS
-        gram[start:stop, :stop] = rows[start:stop] @ rows[:stop].T
-        gram[:start, start:stop] = gram[start:stop, :start].T
-    return gram

@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from .._cholesky import CholeskyFactor
-from ._kernels import gram, kernel_fits, stretched
+from ._kernels import kernel_fits, stretched
 from ._nystrom import NystromFactor
 from ._pairs import strongest_pairs
 from ._products import SystemProducts, skinny_cost
@@ -127,16 +127,22 @@ class Preconditioner:
         return self.problem.alpha * self._factor.solve(rhs).reshape(residual.shape)
 
     def _exact(self, point):
-        return _shifted_factor(_system_kernel(point), self.problem.alpha)
+        return _shifted_factor(lambda: _system_kernel(point), self.problem.alpha)
 
     def _kernel(self, point):
+        return _shifted_factor(lambda: self._curved_kernel(point), self.problem.alpha)
+
+    def _curved_kernel(self, point):
+        """Mean kernel with the strongest pairs of the Γ term and the curvature of the loss."""
         design = self.products.design
-        kernel, roots = self.products.kernels.mean(point), _roots(point, design.dtype)
-        if self._n_pairs and any(layer.values.any() for layer in point.layers):
-            kernel += gram(design.to_rows(strongest_pairs(design, point, self._n_pairs)))
-        kernel *= roots[:, None]
-        kernel *= roots
-        return _shifted_factor(kernel, self.problem.alpha)
+        any_pairs = self._n_pairs and any(layer.values.any() for layer in point.layers)
+        pairs = strongest_pairs(design, point, self._n_pairs) if any_pairs else None
+        kernel = self.products.kernels.mean(point, pairs)
+        if not point.problem.loss.is_quadratic:
+            roots = _roots(point, design.dtype)
+            kernel *= roots[:, None]
+            kernel *= roots
+        return kernel
 
     def _nystrom(self, point):
         design = self.products.design
@@ -171,21 +177,22 @@ def _exact_cost(design):
     return unknowns**2 * (pairs + 2 * features + unknowns)
 
 
-def _shifted_factor(kernel, alpha):
-    """Factor of K + αI.
+def _shifted_factor(make_kernel, alpha):
+    """Factor of K + αI, in the place of K.
 
     Where α is lost in the rounding of the largest eigenvalue the shift is larger, and the factor one of another
     matrix: good enough to precondition with.
     """
-    shifted = kernel.copy()
-    shifted.flat[:: len(kernel) + 1] += kernel.dtype.type(alpha)
+    kernel = make_kernel()
+    kernel.flat[:: len(kernel) + 1] += kernel.dtype.type(alpha)
     try:
-        return CholeskyFactor(shifted)
+        return CholeskyFactor(kernel)
     except np.linalg.LinAlgError:
         if kernel.dtype == np.float32:
             raise
-        kernel.flat[:: len(kernel) + 1] += alpha + 10 * len(kernel) * np.finfo(kernel.dtype).eps * np.trace(kernel)
-        return CholeskyFactor(kernel)
+    kernel = make_kernel()
+    kernel.flat[:: len(kernel) + 1] += alpha + 10 * len(kernel) * np.finfo(kernel.dtype).eps * np.trace(kernel)
+    return CholeskyFactor(kernel)
 
 
 def _system_kernel(point):
