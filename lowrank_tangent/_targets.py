@@ -141,4 +141,9 @@ class TangentClassifier(ClassifierMixin):
 
     def _labels(self, scores):
         """Class labels of scores (or targets) of shape (n, C), one column for two classes."""
-        return self.classes_[(scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else scores.argmax(axis=1)]
+        return self.classes_[class_indices(scores)]
+
+
+def class_indices(scores):
+    """Which class scores (or targets) of shape (n, C) stand for; two classes have one column."""
+    return (scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else scores.argmax(axis=1)

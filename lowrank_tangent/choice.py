@@ -22,7 +22,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._chains import outcomes_of_rounds
 from ._model import InputTransformer
-from ._targets import TangentClassifier, TangentRegressor
+from ._rule import judge
+from ._targets import TangentClassifier, TangentRegressor, class_indices
 from .estimators import AdaptiveTangentClassifier, AdaptiveTangentRegressor
 from .networks import MLP, network_of
 from .problem import check_number, check_sample_weight
@@ -125,7 +126,8 @@ class _ChosenModel(InputTransformer):
                         rows.append(row)
                 last = network
                 advance(f"{len(found) - 1} rounds")
-        self.cv_results_, self.best_index_ = _judge(candidates, *np.moveaxis(np.array(rows), 2, 0))
+        errors, left_out, wrong = np.moveaxis(np.array(rows), 2, 0)
+        self.cv_results_, self.best_index_ = judge(candidates, errors, left_out, wrong if is_classifier(self) else None)
         self.n_splits_ = len(splits)
         self.best_params_ = candidates[self.best_index_]
         self.best_score_ = float(self.cv_results_["mean_test_score"][self.best_index_])
@@ -226,7 +228,8 @@ def _chain(network, move, max_rounds, splits, X, targets, sample_weight, penalty
     Returns
     -------
     list of lists
-        For every round and fold the mean squared error on the fold, and leave-one-out on the others.
+        For every round and fold the mean squared error on the fold, that of leave-one-out on the others, and the share
+        of samples of the fold for which another class is predicted, if targets stand for classes.
     """
     weights = np.ones(len(X)) if sample_weight is None else sample_weight
     if any(not (weights[train].any() and weights[test].any()) for train, test in splits):
@@ -238,41 +241,19 @@ def _chain(network, move, max_rounds, splits, X, targets, sample_weight, penalty
     found, lowest, last_gain = [], np.inf, 0
     while len(found) <= min(max_rounds, last_gain + _PATIENCE):
         outcomes = [next(fold) for fold in folds]
-        errors = [
-            np.average(np.mean((targets[test] - outcome.prediction) ** 2, axis=1), weights=weights[test])
-            for (_, test), outcome in zip(splits, outcomes, strict=True)
+        rows = [
+            (
+                np.average(np.mean((targets[test] - prediction) ** 2, axis=1), weights=weights[test]),
+                left_out,
+                np.average(class_indices(prediction) != class_indices(targets[test]), weights=weights[test]),
+            )
+            for (_, test), (prediction, left_out) in zip(splits, outcomes, strict=True)
         ]
-        if np.mean(errors) < (1.0 - _LEAST_GAIN) * lowest:
-            lowest, last_gain = np.mean(errors), len(found)
-        found.append([(error, outcome.leave_one_out_error) for error, outcome in zip(errors, outcomes, strict=True)])
+        error = np.mean([row[0] for row in rows])
+        if error < (1.0 - _LEAST_GAIN) * lowest:
+            lowest, last_gain = error, len(found)
+        found.append(rows)
     return found
-
-
-def _judge(candidates, errors, left_out):
-    """Table of results and the index of the chosen candidate, by the rule of one standard error.
-
-    Of all candidates whose error exceeds the lowest by no more than one standard error of the difference, fold by fold,
-    those with the fewest rounds are simplest; the best of them is chosen.
-    """
-    means = errors.mean(axis=1)
-    excess = errors - errors[np.argmin(means)]
-    n_folds = errors.shape[1]
-    spread = excess.std(axis=1, ddof=1) / np.sqrt(n_folds) if n_folds > 1 else np.zeros(len(errors))
-    rounds = np.array([candidate["n_rounds"] for candidate in candidates])
-    good = excess.mean(axis=1) <= spread
-    chosen = np.flatnonzero(good & (rounds == rounds[good].min()))
-    results = {f"param_{name}": [candidate[name] for candidate in candidates] for name in candidates[0]}
-    results |= {f"split{fold}_test_score": -errors[:, fold] for fold in range(n_folds)}
-    results |= {
-        "params": candidates,
-        "mean_test_score": -means,
-        "std_test_score": errors.std(axis=1),
-        "rank_test_score": np.argsort(np.argsort(means, kind="stable"), kind="stable") + 1,
-        "mean_excess": excess.mean(axis=1),
-        "standard_error_of_excess": spread,
-        "mean_leave_one_out_score": -left_out.mean(axis=1),
-    }
-    return results, int(chosen[np.argmin(means[chosen])])
 
 
 class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
@@ -360,11 +341,14 @@ class AdaptiveTangentClassifierCV(_ChosenModel, TangentClassifier, BaseEstimator
     """Classification on tangent features with everything chosen by cross-validation, ridge NTK among the candidates.
 
     Candidates are `AdaptiveTangentClassifier` with ``alpha="loo"`` and ``adaptivity=0``, judged by their squared error
-    on targets −1 and 1. Parameters, attributes and rule as for `AdaptiveTangentRegressorCV`, and
+    on targets −1 and 1. Parameters, attributes and rule as for `AdaptiveTangentRegressorCV`; but the chosen rounds have
+    to lower the share of wrong classes as well, by more than one standard error, or the best ridge NTK stays.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
+    cv_results_ : dict
+        With "mean_test_accuracy" too, the share of right classes in the folds.
 
     Examples
     --------

@@ -19,7 +19,7 @@ from lowrank_tangent import (
     AdaptiveTangentRegressorCV,
 )
 from lowrank_tangent._chains import outcomes_of_rounds
-from lowrank_tangent.choice import _judge
+from lowrank_tangent._rule import judge
 from lowrank_tangent.datasets import DATA_VARIABLE, make_gated, make_square
 from lowrank_tangent.networks import MLP, InfiniteMLP
 
@@ -160,7 +160,7 @@ def test_the_rule_of_one_standard_error():
     def chosen(*errors):
         candidates = [{"n_rounds": rounds} for rounds, _ in errors]
         table = np.array([folds for _, folds in errors], dtype=float)
-        results, index = _judge(candidates, table, table)
+        results, index = judge(candidates, table, table)
         np.testing.assert_allclose(results["mean_excess"].min(), 0.0)
         return index
 
@@ -172,6 +172,24 @@ def test_the_rule_of_one_standard_error():
     assert chosen((0, [9.0, 9.0]), (1, [1.1, 1.1]), (3, [1.0, 1.0])) == 2
     # One fold has no standard error: the lowest error is chosen.
     assert chosen((0, [1.1]), (1, [1.0])) == 1
+
+
+def test_rounds_of_a_classifier_have_to_lower_the_share_of_wrong_classes():
+    def chosen(*wrong, errors=(2.0, 2.1, 1.0, 1.0)):
+        candidates = [{"n_rounds": rounds} for rounds in (0, 0, 1, 2)]
+        table = np.repeat(np.array(errors)[:, None], 3, axis=1)
+        results, index = judge(candidates, table, table, np.array(wrong))
+        np.testing.assert_allclose(results["mean_test_accuracy"], 1.0 - np.mean(wrong, axis=1))
+        return index
+
+    best, other = [0.2, 0.3, 0.4], [0.0, 0.0, 0.0]
+    # One round has the lowest squared error with the fewest rounds. All folds agree on 0.1 less, or one alone makes it.
+    assert chosen(best, other, [0.1, 0.2, 0.3], other) == 2
+    assert chosen(best, other, [0.2, 0.3, 0.1], other) == 0
+    assert chosen(best, other, best, other) == 0
+    assert chosen(best, other, [0.3, 0.4, 0.5], other) == 0
+    # Without rounds nothing but the squared error counts.
+    assert chosen(best, other, other, other, errors=(1.0, 1.1, 2.0, 2.0)) == 0
 
 
 def test_units_of_the_targets_do_not_matter():
@@ -222,6 +240,9 @@ def test_classes_and_splitters():
     assert model.decision_function(X[:5]).shape == (5, 3)
     np.testing.assert_array_equal(model.predict(X), model.best_estimator_.predict(X))
     assert model.score(X[200:], labels[200:]) > 0.55
+    candidate = AdaptiveTangentClassifier(**model.cv_results_["params"][-1], alpha="loo", adaptivity=0.0)
+    scores = cross_val_score(candidate, X[:200], labels[:200], cv=ShuffleSplit(4, random_state=0))
+    assert model.cv_results_["mean_test_accuracy"][-1] == pytest.approx(scores.mean())
     two = AdaptiveTangentClassifierCV(**SMALL).fit(X[:200], labels[:200] == "far")
     assert two.decision_function(X[:5]).shape == (5,)
 
