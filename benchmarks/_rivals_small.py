@@ -56,7 +56,9 @@ GP_LIMITS = {"samples": 400, "inputs": 64, "classes": 3}
 _GP_STEPS = 100
 #: Bandwidths in units of the root of the number of inputs.
 RFM = {"bandwidth": [0.5, 2.0, 8.0, 32.0], "alpha": [1e-4, 1e-2, 1e-1, 1.0], "power": [0.5, 1.0]}
-RFM_ROUNDS = 10
+RFM_ROUNDS, RFM_FEWER_ROUNDS = 10, 5
+#: Beyond that, choices have fewer folds and feature machines fewer rounds: they cost n³.
+MANY_SAMPLES = 1000
 XRFM = {"bandwidth": [1.0, 3.0, 10.0, 30.0, 100.0], "reg": np.logspace(-5, 1, 7), "exponent": [0.7, 1.0]}
 #: With the 3,072 inputs of CIFAR-10 one choice had not ended after twenty minutes.
 XRFM_LIMITS = {"inputs": 1000}
@@ -271,10 +273,11 @@ def recursive_feature_machine(task):
     coordinates, n_inputs = _coordinates_in_span(task.X), task.X.shape[1]
     X = coordinates(task.X)
     candidates = list(itertools.product(*RFM.values()))
-    errors = np.zeros((len(candidates), 1 + RFM_ROUNDS))
+    max_rounds = RFM_FEWER_ROUNDS if len(X) > MANY_SAMPLES else RFM_ROUNDS
+    errors = np.zeros((len(candidates), 1 + max_rounds))
     for (train, test), (i, candidate) in itertools.product(task.folds, enumerate(candidates)):
         machines = feature_machines(X[train], targets[train], n_inputs, *candidate)
-        for k, predict in enumerate(itertools.islice(machines, 1 + RFM_ROUNDS)):
+        for k, predict in enumerate(itertools.islice(machines, 1 + max_rounds)):
             errors[i, k] += np.sum((predict(X[test]) - targets[test]) ** 2)
     i, rounds = np.unravel_index(np.argmin(errors), errors.shape)
     predict = next(itertools.islice(feature_machines(X, targets, n_inputs, *candidates[i]), int(rounds), None))
@@ -284,7 +287,7 @@ def recursive_feature_machine(task):
         values = predict(coordinates(X_new))
         return decide(values if task.is_classification else values[:, 0])
 
-    return Fitted(decided, chosen, ends(chosen, {**RFM, "rounds": range(1 + RFM_ROUNDS)}))
+    return Fitted(decided, chosen, ends(chosen, {**RFM, "rounds": range(1 + max_rounds)}))
 
 
 def _coordinates_in_span(X):

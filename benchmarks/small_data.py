@@ -7,8 +7,8 @@
 For every data set, size and seed: n training samples and at most 2000 others to test on, drawn at random, stratified
 for classes; a data set of fewer than n + 50 samples is left out at that size. Synthetic data are drawn anew, directions
 and all. Inputs are standardised by the training part, pixels with one scale for all; so are numerical targets. All
-models see the same samples and, but where it says otherwise, the same five folds, on which everything that a model
-leaves open is chosen. Then the chosen model is fitted to all n samples and tested once.
+models see the same samples and, but where it says otherwise, the same five folds, beyond 1000 samples three, on which
+everything that a model leaves open is chosen. Then the chosen model is fitted to all n samples and tested once.
 
 - relinearised: AdaptiveTangent…CV as it comes: adapts, takes the features anew, and chooses when to stop.
 - ridge-ntk: the same without rounds, from the same networks of infinite width, alpha by leave-one-out.
@@ -19,7 +19,8 @@ leaves open is chosen. Then the chosen model is fitted to all n samples and test
   steps; skipped beyond 400 samples, 64 inputs or 3 classes.
 - mlp, boosting: scikit-learn's, 12 candidates at random. Beyond 100 inputs 4 candidates; networks then have 150 epochs
   in place of 500, and boosting has up to 100 trees in place of 200, and 31 bins.
-- rfm: a plain recursive feature machine (arXiv 2212.13881), Laplace kernel and average gradient outer product.
+- rfm: a plain recursive feature machine (arXiv 2212.13881), Laplace kernel and average gradient outer product; up to
+  10 rounds, beyond 1000 samples 5.
 - xrfm: the package of that name, by its authors' protocol: a fifth of the samples is held out; skipped beyond
   1000 inputs. pip install xrfm
 
@@ -47,7 +48,7 @@ from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold, train_
 
 import _small_tables
 from _common import Log, add_outputs, machine, progress
-from _rivals_small import RIVALS, Fitted, Skipped, Task, ends, fitted
+from _rivals_small import MANY_SAMPLES, RIVALS, Fitted, Skipped, Task, ends, fitted
 from lowrank_tangent import (
     AdaptiveTangentClassifier,
     AdaptiveTangentClassifierCV,
@@ -57,7 +58,7 @@ from lowrank_tangent import (
 )
 
 SIZES = (400, 100, 1500)
-FOLDS, FOLDS_ADAPTIVE = 5, 3
+FOLDS, FEWER_FOLDS = 5, 3
 MAX_TEST, MIN_TEST = 2000, 50
 #: The paper's model is certified to this gap: its error hardly changes below.
 TOL = 1e-4
@@ -160,10 +161,11 @@ def _standardised(parts, data, seed):
     scale = X.std() if data.kind == "pixels" else X.std(axis=0)
     scale = np.where(scale > 0.0, scale, 1.0)
     X, X_test = X / scale, X_test / scale
+    n_folds = FEWER_FOLDS if len(X) > MANY_SAMPLES else FOLDS
     if data.is_classification:
-        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+        folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
     else:
-        folds = KFold(FOLDS, shuffle=True, random_state=seed)
+        folds = KFold(n_folds, shuffle=True, random_state=seed)
         y, y_test = (y - y.mean()) / y.std(), (y_test - y.mean()) / y.std()
     return Task(X, y, data.is_classification, list(folds.split(X, y)), seed), (X_test, y_test)
 
@@ -188,7 +190,7 @@ def adaptive(task):
     network = ridge_ntk(task).chosen
     kind = AdaptiveTangentClassifier if task.is_classification else AdaptiveTangentRegressor
     model = kind((np.inf,) * network["depth"], bias=network["bias"], tol=TOL, random_state=task.seed)
-    folds = (StratifiedKFold if task.is_classification else KFold)(FOLDS_ADAPTIVE, shuffle=True, random_state=task.seed)
+    folds = (StratifiedKFold if task.is_classification else KFold)(FEWER_FOLDS, shuffle=True, random_state=task.seed)
     found = fitted(GridSearchCV(model, ADAPTIVE, cv=folds, error_score="raise").fit(task.X, task.y), ADAPTIVE)
     return found._replace(chosen={"depth": network["depth"], "bias": network["bias"], **found.chosen})
 

@@ -13,12 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils import check_random_state
 
+from .evidence import Ascent, Evidence, log_slopes
 from .features import TangentFeatures
 from .infinite import InfiniteMLP
 from .leave_one_out import RidgePath, ridge_path
 from .penalties import ScaledPenalty, get_penalty
 from .problem import StructuredRegression
-from .relinearise import Relinearisation
+from .relinearise import EVIDENCE_METRICS, FEATURE_METRICS, Relinearisation
 from .solvers import solve
 
 
@@ -54,11 +55,12 @@ def outcomes_of_rounds(network, move, data, X_test, penalty="power", fit_interce
         yield from _outcomes_at_finite_width(network, move, data, X_test, penalty, fit_intercept, seed)
         return
     price = ScaledPenalty(get_penalty(penalty), adaptivity)
-    inputs = _Inputs(network, data[0], X_test, metric == "diagonal")
+    inputs = _Inputs(network, data[0], X_test, metric in FEATURE_METRICS)
+    ascent = Ascent(inputs.n_features)
     current = _KernelRound(inputs, inputs.identity, data, fit_intercept)
     while True:
         yield current.outcome
-        current = current.next(metric, price)
+        current = current.next(metric, price, ascent)
 
 
 def _outcomes_at_finite_width(network, move, data, X_test, penalty, fit_intercept, seed):
@@ -137,29 +139,41 @@ class _KernelRound:
         kernel, self._gradients, cross = inputs.products(transform)
         self._size = np.average(np.diagonal(kernel), weights=self._weights)
         kernel, cross = kernel / self._size, cross / self._size
-        roots = np.ones(len(targets)) if self._weights is None else np.sqrt(self._weights)
+        self._roots = roots = np.ones(len(targets)) if self._weights is None else np.sqrt(self._weights)
         unit = roots / np.linalg.norm(roots) if fit_intercept else np.zeros(len(targets))
 
         def project(values):
             return values - np.multiply.outer(unit, unit @ values)
 
         scaled = roots[:, None] * kernel * roots
-        path = RidgePath(project(project(scaled).T), project(roots[:, None] * targets), unit)
-        alpha, error = path.best_alpha()
-        self._dual = roots[:, None] * path.dual_coefs(alpha)
+        self._path = RidgePath(project(project(scaled).T), project(roots[:, None] * targets), unit)
+        alpha, error = self._path.best_alpha()
+        self._dual = roots[:, None] * self._path.dual_coefs(alpha)
         self._forward_scale = 1.0 / math.sqrt(inputs.n_features)
         self._adapted = inputs.adapted(inputs.train, transform)
         self._features = self._adapted * self._forward_scale
         intercept = np.average(targets - kernel @ self._dual, axis=0, weights=self._weights) if fit_intercept else 0.0
         self.outcome = Outcome(cross @ self._dual + intercept, error / (np.sum(roots**2) * targets.shape[1]))
 
-    def next(self, metric, price):
+    def next(self, metric, price, ascent):
         """The round after this one."""
-        transform = self._inputs.composed(self._transform, self._stretch(metric, price))
-        return _KernelRound(self._inputs, transform, self._data, self._fit_intercept)
+        stretch = self._step(metric, ascent) if metric in EVIDENCE_METRICS else self._stretch(metric, price)
+        return _KernelRound(
+            self._inputs, self._inputs.composed(self._transform, stretch), self._data, self._fit_intercept
+        )
+
+    def _step(self, metric, ascent):
+        """Stretch that raises the evidence: U diag(z) Uᵀ; of a diagonal one z alone."""
+        evidence = Evidence(self._path, np.count_nonzero(self._roots))
+        weights = self._roots[:, None] * evidence.weights() * self._roots / self._size
+        slopes = log_slopes(weights, self._slopes, self._adapted, metric == "relevance")
+        if metric == "relevance":
+            return ascent.stretch(evidence.value, slopes)[0]
+        eigenvalues, basis = np.linalg.eigh(slopes)
+        return (basis * ascent.stretch(evidence.value, eigenvalues)[0]) @ basis.T
 
     def _stretch(self, metric, price):
-        """U diag(z) Uᵀ of the spectrum that the metric measures; of a diagonal one z alone."""
+        """Stretch of the spectrum that the metric measures: U diag(z) Uᵀ; of a diagonal one z alone."""
         h, r = self._features, self._dual
         if metric == "coefficient":
             moment = h.T @ ((r @ r.T) * self._gradients) @ h / self._size

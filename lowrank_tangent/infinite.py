@@ -191,14 +191,22 @@ class InfiniteMLP:
         """
         return self._slopes(X, *self._recursion(X))
 
-    def kernel_slopes(self, X):
-        """The same of the neural tangent kernel: one pair (along, radial)."""
+    def kernel_slopes(self, X, layer_weights=None):
+        """The same of the neural tangent kernel: one pair (along, radial).
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, n_features)
+        layer_weights : sequence of float, one per layer, optional
+            Weights of the layers in the kernel; 1 by default.
+        """
         recursion = inputs, slopes, _ = self._recursion(X)
+        weights = np.ones(self.n_layers) if layer_weights is None else layer_weights
         changes = [1.0, *np.cumprod(slopes[::-1], axis=0)][::-1], *self._slopes(X, *recursion)
         return tuple(
             sum(
-                first[side] * gradient + product * second[side]
-                for product, gradient, first, second in zip(inputs, *changes, strict=True)
+                weight * (first[side] * gradient + product * second[side])
+                for weight, product, gradient, first, second in zip(weights, inputs, *changes, strict=True)
             )
             for side in (0, 1)
         )

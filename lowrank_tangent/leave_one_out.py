@@ -60,6 +60,43 @@ class RidgePath:
         best = int(np.argmin(errors))
         return float(alphas[best]), float(errors[best])
 
+    def log_evidence(self, alphas, n_samples=None):
+        """Log evidence of outputs that share the kernel, see `lowrank_tangent.evidence`; one an alpha.
+
+        Parameters
+        ----------
+        alphas : ndarray of shape (n_alphas,)
+        n_samples : int, optional
+            Number of samples of a weight above 0; all by default.
+        """
+        count, n_idle = self._count(n_samples)
+        values = np.add.outer(alphas, self._values)
+        sizes = np.sum(np.sum(self._coordinates**2, axis=1) / values, axis=1)
+        # Samples without weight and the intercept are left out: theirs are eigenvalues of 0, and one of the level.
+        determinants = np.sum(np.log(values), axis=1) - n_idle * np.log(alphas)
+        if self._unit.any():
+            determinants -= np.log(self._level + alphas)
+        with np.errstate(divide="ignore"):
+            values = -0.5 * self._shape[1] * (count * np.log(sizes) + determinants)
+        return np.where(sizes > 0.0, values, 0.0)
+
+    def evidence_weights(self, alpha, n_samples=None):
+        """W of the derivative ½ ⟨W, ∂K⟩ of the log evidence, shape (n, n); 0 for targets that are constant."""
+        count, _ = self._count(n_samples)
+        dual = self.dual_coefs(alpha)
+        size = np.sum(np.sum(self._coordinates**2, axis=1) / (self._values + alpha))
+        if size == 0.0:
+            return np.zeros((len(dual), len(dual)))
+        inverse = (self._basis / (self._values + alpha)) @ self._basis.T
+        inverse -= np.multiply.outer(self._unit, self._unit / (self._level + alpha))
+        return self._shape[1] * ((count / size) * (dual @ dual.T) - inverse)
+
+    def _count(self, n_samples):
+        """Degrees of freedom of the targets, and samples without weight."""
+        n = self._shape[0]
+        n_samples = n if n_samples is None else n_samples
+        return n_samples - bool(self._unit.any()), n - n_samples
+
     def _residuals(self, alpha):
         shrinkage = alpha / (self._values + alpha)
         residuals = alpha * self.dual_coefs(alpha)

@@ -20,6 +20,12 @@ What is stretched, by z(s/√μ), is the spectrum s of a layer's coefficients B:
 - "diagonal": the diagonal of the same outer product, the root mean square of the function's slope along every feature.
   Features are stretched, and no directions between them.
 
+Two more look at no fit. At infinite width they are steps up the evidence of the current kernel (`evidence.py`), of a
+length of their own: what μ and the price of the penalty say does not matter to them.
+
+- "evidence": in all directions.
+- "relevance": feature by feature (automatic relevance determination).
+
 "gradient", "function" and "diagonal" measure slopes, per unit of a feature; the coefficients B, sums over samples of
 inputs times gradients, also count how far the data reach along a direction. On images, where the function is steep in
 directions that hardly vary, that is the better measure; on tables of standardised columns slopes are.
@@ -34,12 +40,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ._factors import reduced_factor, singular_vectors
+from .evidence import Ascent, Evidence, log_slopes
+from .leave_one_out import ridge_path
 from .networks import MLP
 
 #: What a round stretches.
-METRICS = ("coefficient", "gradient", "function", "diagonal")
-#: Those that need the kernel's derivative in closed form.
-INFINITE_METRICS = ("function", "diagonal")
+METRICS = ("coefficient", "gradient", "function", "diagonal", "evidence", "relevance")
+#: Those that need the kernel's derivative in closed form, those that follow the evidence, and those of features alone.
+INFINITE_METRICS = ("function", "diagonal", "evidence", "relevance")
+EVIDENCE_METRICS = ("evidence", "relevance")
+FEATURE_METRICS = ("diagonal", "relevance")
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,10 @@ class StretchedInfiniteMLP:
         """Gradients of the fitted function with respect to x M at the training points."""
         return self.network.input_gradients(anchors, coefs)
 
+    def kernel_slopes(self, Z, layer_weights):
+        """Gradients of the kernel with respect to x M, at samples x M."""
+        return self.network.kernel_slopes(Z, layer_weights)
+
     def _adapted(self, X):
         return X if self.left[0] is None else X @ self.left[0]
 
@@ -147,8 +161,8 @@ class Relinearisation:
     ----------
     features : TangentFeatures
         Fitted, of the network at its initial weights.
-    metric : {"coefficient", "gradient", "function", "diagonal"}
-        What is stretched; the last two need infinite width.
+    metric : {"coefficient", "gradient", "function", "diagonal", "evidence", "relevance"}
+        What is stretched; the last four need infinite width.
     adaptivity : float ≥ 0 or a sequence of them, optional
         How cheaply a round moves each used layer, at the prices of the problem; by default as the problem has it. At
         infinite width the first layer alone has a weight matrix to transform, and the others stay.
@@ -172,6 +186,7 @@ class Relinearisation:
         self.left = [None] * features.network.n_layers
         self.right = [None] * features.network.n_layers
         self._network, self._metric, self._adaptivity = features.network, metric, adaptivity
+        self._ascent = None
         movable = features.layers_ if isinstance(features.network, MLP) else [0]
         self._movable = [layer for layer in features.layers_ if layer in movable]
 
@@ -212,6 +227,8 @@ class Relinearisation:
 
     def _stretch(self, layer, problem, solution):
         """Left and right stretch of a layer; None for a side that does not move."""
+        if self._metric in EVIDENCE_METRICS:
+            return self._step(problem), None
         index = self.features.layers_.index(layer)
         prices = problem if self._adaptivity is None else problem.with_strength(problem.alpha, self._adaptivity)
         price = prices.spectral[index]
@@ -231,6 +248,22 @@ class Relinearisation:
         (first, second), (unused1, unused2) = price.split(s), price.split(0.0)
         moves_units = (second != 1.0).any()
         return _dense(u, first, unused1), _dense(vt.T, second, unused2) if moves_units else None
+
+    def _step(self, problem):
+        """Stretch of the inputs that raises the evidence."""
+        if problem.loss.name != "squared":
+            raise ValueError(f"metric={self._metric!r} is for loss='squared'; got loss={problem.loss.name!r}.")
+        Z, slopes = self.features.kernel_slopes()
+        roots = np.ones(len(Z)) if problem.sample_weight is None else np.sqrt(problem.sample_weight)
+        evidence = Evidence(ridge_path(problem), np.count_nonzero(roots))
+        weights = roots[:, None] * evidence.weights() * roots
+        if self._ascent is None:
+            self._ascent = Ascent(Z.shape[1])
+        if self._metric == "relevance":
+            return np.diag(self._ascent.stretch(evidence.value, log_slopes(weights, slopes, Z, True))[0])
+        coordinates, basis = reduced_factor(Z)
+        eigenvalues, u = np.linalg.eigh(log_slopes(weights, slopes, coordinates, False))
+        return _dense(u if basis is None else basis @ u, *self._ascent.stretch(evidence.value, eigenvalues))
 
     def _mean(self, problem, solution, layer, moment):
         """Weighted average over samples of a moment of the slopes, summed over outputs."""

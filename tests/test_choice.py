@@ -49,7 +49,8 @@ def test_candidates_are_the_estimators(rng, network, sizes, n_features, weighted
     weights = rng.uniform(0.5, 2.0, 40) if weighted else None
     moves = [("gradient", 30.0), ("coefficient", 3.0)]
     if isinstance(network, InfiniteMLP):
-        moves = [("diagonal", 30.0), ("function", 30.0), *moves]
+        smooth = ("diagonal", "function", "evidence", "relevance")
+        moves = [*((metric, 30.0) for metric in smooth), *moves]
     for metric, adaptivity in moves:
         chain = outcomes_of_rounds(network, (metric, adaptivity), (X, Y, weights), X_new, "kl", fit_intercept, seed=0)
         outcomes = list(itertools.islice(chain, 3))

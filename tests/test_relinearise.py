@@ -360,7 +360,7 @@ def test_warm_start_after_rounds_starts_anew(data):
         (
             {"metric": "euclidean"},
             ValueError,
-            r"metric must be one of \['coefficient', 'diagonal', 'function', 'gradient'\]; got 'euclidean'",
+            r"metric must be one of \['coefficient', 'diagonal', 'evidence', .*'relevance'\]; got 'euclidean'",
         ),
         ({"n_rounds": 1, "round_adaptivity": -1.0}, ValueError, "adaptivity must be a finite number >= 0"),
         ({"n_rounds": 1, "round_adaptivity": [1.0]}, ValueError, "adaptivity must be one for all layers or a sequence"),

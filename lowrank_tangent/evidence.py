@@ -1,0 +1,122 @@
+"""The evidence of a kernel, and the stretches of the inputs that raise it.
+
+The evidence is the marginal likelihood of the targets under a Gaussian process with kernel K(x M, x' M) and noise. With
+A = K + αI, q = Σ_c y_cᵀ A⁻¹ y_c and N samples (one less with an intercept: it is left out of everything),
+
+    log p = −(N C / 2) log q − (C / 2) log det A + constant,        ∂ log p = ½ ⟨W, ∂K⟩,   W = C (N r rᵀ / q − A⁻¹),
+
+r = A⁻¹ y, of the size of the targets that is most likely. So it weighs what the targets say, r rᵀ, against what targets
+without any structure would say, A⁻¹: directions in which the fitted function happens to be steep do not count. Samples
+of weight w have a noise of variance 1/w. Source: Rasmussen & Williams, Gaussian Processes for Machine Learning, 5.4.1.
+
+A round is a step up: M ← M U exp(E) Uᵀ with E along the slopes of log p with respect to the logarithm of M. The scale
+of M is kept, so that only differences of slopes count; they set the direction, and the step its length.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .leave_one_out import ALPHAS
+
+#: Where a first fit sees nothing, the evidence is largest for endless noise, where it has no slopes. So the noise is at
+#: most this share of the mean diagonal of the kernel.
+_LARGEST_ALPHA = 0.1
+#: Root mean square of the logarithms of the stretches of a first step, and the largest of them.
+_FIRST_STEP = 0.3
+_LARGEST_LOG = 2.0
+#: Share of a step that is left where the last one went too far.
+_SHORTER = 0.5
+
+
+class Evidence:
+    """Log evidence of a kernel, at the alpha of its own that makes it largest.
+
+    Parameters
+    ----------
+    path : RidgePath
+        Of a kernel of a mean diagonal of about 1, for outputs that share it.
+    n_samples : int, optional
+        Number of samples of a weight above 0; by default all of them.
+
+    Attributes
+    ----------
+    alpha : float
+    value : float
+        log p, but for a constant of the data; 0 for targets that are constant.
+    """
+
+    def __init__(self, path, n_samples=None):
+        alphas = ALPHAS[ALPHAS <= _LARGEST_ALPHA * (1.0 + 1e-9)]
+        values = path.log_evidence(alphas, n_samples)
+        best = int(np.argmax(values))
+        self.alpha, self.value = float(alphas[best]), float(values[best])
+        self._path, self._n_samples = path, n_samples
+
+    def weights(self):
+        """W, shape (n, n); with the weights and the centring of the samples, as the kernel of the path has them."""
+        return self._path.evidence_weights(self.alpha, self._n_samples)
+
+
+def log_slopes(weights, slopes, Z, by_features):
+    """Slopes of the log evidence with respect to the logarithm of M.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n, n)
+        W, for the kernel whose slopes are given.
+    slopes : (along, radial)
+        Gradient of the kernel with respect to z: ``along · z' + radial · z``.
+    Z : ndarray of shape (n, p)
+        Samples x M, or their coordinates in some basis.
+    by_features : bool
+
+    Returns
+    -------
+    ndarray of shape (p, p), symmetric; of shape (p,), its diagonal, if `by_features`
+    """
+    along, radial = slopes
+    pairs, own = (weights * along) @ Z, np.sum(weights * radial, axis=1)[:, None] * Z
+    if by_features:
+        return np.sum(Z * (pairs + own), axis=0)
+    matrix = Z.T @ (pairs + own)
+    return 0.5 * (matrix + matrix.T)
+
+
+class Ascent:
+    """Steps up the evidence, of a length that is halved where it has fallen.
+
+    Parameters
+    ----------
+    n_features : int
+    """
+
+    def __init__(self, n_features):
+        self._n_features = n_features
+        self._step, self._last = _FIRST_STEP, -math.inf
+
+    def stretch(self, value, slopes):
+        """Stretches along directions of these slopes, and along any direction without a slope.
+
+        Parameters
+        ----------
+        value : float
+            Log evidence, to be compared with that of the last step.
+        slopes : ndarray of shape (p,)
+            p ≤ n_features: others are 0.
+
+        Returns
+        -------
+        stretch : ndarray of shape (p,)
+        unused : float
+        """
+        if value < self._last:
+            self._step *= _SHORTER
+        self._last = value
+        mean = slopes.sum() / self._n_features
+        variance = np.sum(slopes**2) / self._n_features - mean**2
+        length = self._step / math.sqrt(variance) if variance > 0.0 else 0.0
+        logs = np.clip(length * (np.append(slopes, 0.0) - mean), -_LARGEST_LOG, _LARGEST_LOG)
+        return np.exp(logs[:-1]), float(np.exp(logs[-1]))
