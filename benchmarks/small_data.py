@@ -176,8 +176,8 @@ def relinearised(task, **options):
     model = kind(cv=task.folds, random_state=task.seed, **options).fit(task.X, task.y)
     chosen = {name: value for name, value in model.best_params_.items() if name != "hidden_layer_sizes"}
     chosen |= {"depth": len(model.best_params_["hidden_layer_sizes"]), "alpha": float(model.best_estimator_.alpha_)}
-    names = ["bias", "n_rounds"] + ["round_adaptivity"] * (chosen["n_rounds"] > 0)
-    return Fitted(model.predict, chosen, ends(chosen, {n: sorted(set(model.cv_results_[f"param_{n}"])) for n in names}))
+    tried = {name: sorted(set(model.cv_results_[f"param_{name}"])) for name in ("bias", "n_rounds")}
+    return Fitted(model.predict, chosen, ends(chosen, tried))
 
 
 def ridge_ntk(task):

@@ -136,7 +136,7 @@ def _report(model, fit_seconds, choice_seconds, data):
     rows = {
         "hidden units": ", ".join(sizes),
         "alpha": f"{model.alpha_:.3g}",
-        "adaptivity": f"{adaptivity:.3g}",
+        "adaptivity": "-" if adaptivity is None else f"{adaptivity:.3g}",
         "rounds": f"{n_rounds}, {model.metric}" if n_rounds else "0",
     }
     if data.is_classification:

@@ -37,6 +37,7 @@ def outcomes_of_rounds(network, move, data, X_test, penalty="power", fit_interce
     ----------
     network : MLP or InfiniteMLP
     move : (metric, adaptivity)
+        Metrics that follow the evidence have no adaptivity.
     data : (X, targets, sample_weight)
         Training samples, targets of shape (n, C), weights or None.
     X_test : ndarray of shape (n', n_features)
@@ -54,13 +55,13 @@ def outcomes_of_rounds(network, move, data, X_test, penalty="power", fit_interce
     if not isinstance(network, InfiniteMLP):
         yield from _outcomes_at_finite_width(network, move, data, X_test, penalty, fit_intercept, seed)
         return
-    price = ScaledPenalty(get_penalty(penalty), adaptivity)
     inputs = _Inputs(network, data[0], X_test, metric in FEATURE_METRICS)
-    ascent = Ascent(inputs.n_features)
+    follows_evidence = metric in EVIDENCE_METRICS
+    rule = Ascent(inputs.n_features) if follows_evidence else ScaledPenalty(get_penalty(penalty), adaptivity)
     current = _KernelRound(inputs, inputs.identity, data, fit_intercept)
     while True:
         yield current.outcome
-        current = current.next(metric, price, ascent)
+        current = current.next(metric, rule)
 
 
 def _outcomes_at_finite_width(network, move, data, X_test, penalty, fit_intercept, seed):
@@ -155,16 +156,16 @@ class _KernelRound:
         intercept = np.average(targets - kernel @ self._dual, axis=0, weights=self._weights) if fit_intercept else 0.0
         self.outcome = Outcome(cross @ self._dual + intercept, error / (np.sum(roots**2) * targets.shape[1]))
 
-    def next(self, metric, price, ascent):
-        """The round after this one."""
-        stretch = self._step(metric, ascent) if metric in EVIDENCE_METRICS else self._stretch(metric, price)
+    def next(self, metric, rule):
+        """The round after this one: a step of an `Ascent`, or the stretch of a price."""
+        stretch = (self._step if metric in EVIDENCE_METRICS else self._stretch)(metric, rule)
         return _KernelRound(
             self._inputs, self._inputs.composed(self._transform, stretch), self._data, self._fit_intercept
         )
 
     def _step(self, metric, ascent):
         """Stretch that raises the evidence: U diag(z) Uᵀ; of a diagonal one z alone."""
-        evidence = Evidence(self._path, np.count_nonzero(self._roots))
+        evidence = Evidence(self._path, self._weights)
         weights = self._roots[:, None] * evidence.weights() * self._roots / self._size
         slopes = log_slopes(weights, self._slopes, self._adapted, metric == "relevance")
         if metric == "relevance":

@@ -27,15 +27,15 @@ from ._targets import TangentClassifier, TangentRegressor, class_indices
 from .estimators import AdaptiveTangentClassifier, AdaptiveTangentRegressor
 from .networks import MLP, network_of
 from .problem import check_number, check_sample_weight
-from .relinearise import check_metric
+from .relinearise import EVIDENCE_METRICS, check_metric
 from .solvers._solution import progress
 
 logger = logging.getLogger("lowrank_tangent")
 
 _GRIDS = ("depths", "widths", "activations", "biases", "adaptivities")
-#: Metrics that are tried by default: how far the data reach counts, or slopes do, in all directions or by features.
+#: Metrics that are tried by default.
 _METRICS_AT_FINITE_WIDTH = ("coefficient", "gradient")
-_METRICS_AT_INFINITE_WIDTH = ("coefficient", "function", "diagonal")
+_METRICS_AT_INFINITE_WIDTH = EVIDENCE_METRICS
 #: A chain of rounds ends where this many of them have not lowered the error by this share: less than folds can tell.
 _PATIENCE = 4
 _LEAST_GAIN = 0.02
@@ -186,7 +186,10 @@ class _ChosenModel(InputTransformer):
         adaptivities = [
             check_number(value, "adaptivities", positive=True) / variance for value in grids["adaptivities"]
         ]
-        moves = [list(itertools.product(tried, adaptivities)) for tried in metrics]
+        moves = [
+            [(metric, value) for metric in tried for value in ([None] if metric in EVIDENCE_METRICS else adaptivities)]
+            for tried in metrics
+        ]
         return list(zip(networks, moves, strict=True)), check_scalar(self.max_rounds, "max_rounds", Integral, min_val=0)
 
     def _metrics_of(self, network):
@@ -275,11 +278,12 @@ class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
     biases : sequence of float ≥ 0, default=(1, 10)
         Constants appended to the inputs of the network. With a large one the network compares samples by their
         distance, with a small one by their direction and length.
-    metrics : sequence of {"coefficient", "gradient", "function", "diagonal"}, optional
-        What a round stretches, see `lowrank_tangent.relinearise`. By default "coefficient", "function" and "diagonal"
-        at infinite width, "coefficient" and "gradient" at finite width.
+    metrics : sequence of {"coefficient", "gradient", "function", "diagonal", "evidence", "relevance"}, optional
+        What a round stretches, see `lowrank_tangent.relinearise`. By default "evidence" and "relevance" at infinite
+        width, "coefficient" and "gradient" at finite width.
     adaptivities : sequence of float > 0, default=(300,)
         How cheaply a round moves the features, for targets of variance 1 in all; they are divided by the variance of y.
+        Rounds that follow the evidence have steps of their own, and None there.
         From some 100 on slopes make much the same rounds: a large stretch is a power of its singular value, and the
         scale of a transform is kept. Smaller values are gentler, and need more rounds.
     max_rounds : int ≥ 0, default=24

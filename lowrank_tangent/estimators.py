@@ -105,13 +105,15 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
         How often the transforms of a solution are built into the network, and its features taken anew; then the problem
         is solved again. 0 is the model of the objective above. Two rounds of certified coefficients go a long way, and
         more can overshoot; `AdaptiveTangentRegressorCV` chooses among gentler ones.
-    metric : {"coefficient", "gradient", "function", "diagonal"}, default="coefficient"
+    metric : {"coefficient", "gradient", "function", "diagonal", "evidence", "relevance"}, default="coefficient"
         What a round stretches: the singular values of the certified coefficients; those of the average gradient of the
         fitted function with respect to each layer's inputs while gates stand still; at infinite width those of its
-        whole gradient, or its slope along every feature. See `lowrank_tangent.relinearise`.
+        whole gradient, or its slope along every feature; or what raises the evidence of the kernel, in all directions
+        or feature by feature. See `lowrank_tangent.relinearise`.
     round_adaptivity : float ≥ 0 or sequence of float, optional
         How cheaply a round moves every used layer, as adaptivity does within a solution, which is the default. With
-        ``adaptivity=0`` every round is a ridge regression. At infinite width rounds move the first layer alone.
+        ``adaptivity=0`` every round is a ridge regression. At infinite width rounds move the first layer alone. It
+        does not matter to "evidence" and "relevance".
     solver : {"auto", "newton", "reweighted", "proximal", "bilinear", "cvxpy"}, default="auto"
         "auto" takes "newton" for convex penalties and "reweighted" for others, see `lowrank_tangent.solve`.
     tol : float > 0, default=1e-6
@@ -225,13 +227,15 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
         How often the transforms of a solution are built into the network, and its features taken anew; then the problem
         is solved again. 0 is the model of the objective above. Two rounds of certified coefficients go a long way, and
         more can overshoot; `AdaptiveTangentRegressorCV` chooses among gentler ones.
-    metric : {"coefficient", "gradient", "function", "diagonal"}, default="coefficient"
+    metric : {"coefficient", "gradient", "function", "diagonal", "evidence", "relevance"}, default="coefficient"
         What a round stretches: the singular values of the certified coefficients; those of the average gradient of the
         fitted function with respect to each layer's inputs while gates stand still; at infinite width those of its
-        whole gradient, or its slope along every feature. See `lowrank_tangent.relinearise`.
+        whole gradient, or its slope along every feature; or what raises the evidence of the kernel, in all directions
+        or feature by feature. See `lowrank_tangent.relinearise`.
     round_adaptivity : float ≥ 0 or sequence of float, optional
         How cheaply a round moves every used layer, as adaptivity does within a solution, which is the default. With
-        ``adaptivity=0`` every round is a ridge regression. At infinite width rounds move the first layer alone.
+        ``adaptivity=0`` every round is a ridge regression. At infinite width rounds move the first layer alone. It
+        does not matter to "evidence" and "relevance".
     solver : {"auto", "newton", "reweighted", "proximal", "bilinear", "cvxpy"}, default="auto"
         "auto" takes "newton" for convex penalties and "reweighted" for others, see `lowrank_tangent.solve`.
     tol : float > 0, default=1e-6

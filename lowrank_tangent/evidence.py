@@ -6,8 +6,11 @@ A = K + αI, q = Σ_c y_cᵀ A⁻¹ y_c and N samples (one less with an intercep
     log p = −(N C / 2) log q − (C / 2) log det A + constant,        ∂ log p = ½ ⟨W, ∂K⟩,   W = C (N r rᵀ / q − A⁻¹),
 
 r = A⁻¹ y, of the size of the targets that is most likely. So it weighs what the targets say, r rᵀ, against what targets
-without any structure would say, A⁻¹: directions in which the fitted function happens to be steep do not count. Samples
-of weight w have a noise of variance 1/w. Source: Rasmussen & Williams, Gaussian Processes for Machine Learning, 5.4.1.
+without any structure would say, A⁻¹: directions in which the fitted function happens to be steep do not count. Source:
+Rasmussen & Williams, Gaussian Processes for Machine Learning, 5.4.1.
+
+A sample of weight w stands for w samples that are equal, or has a noise of variance 1/w: the kernel with weights is the
+same, and only N differs, the sum of the weights or the number of samples that have one. It is the larger of the two.
 
 A round is a step up: M ← M U exp(E) Uᵀ with E along the slopes of log p with respect to the logarithm of M. The scale
 of M is kept, so that only differences of slopes count; they set the direction, and the step its length.
@@ -38,8 +41,8 @@ class Evidence:
     ----------
     path : RidgePath
         Of a kernel of a mean diagonal of about 1, for outputs that share it.
-    n_samples : int, optional
-        Number of samples of a weight above 0; by default all of them.
+    sample_weight : ndarray of shape (n,), optional
+        Weights that the path has been given.
 
     Attributes
     ----------
@@ -48,7 +51,8 @@ class Evidence:
         log p, but for a constant of the data; 0 for targets that are constant.
     """
 
-    def __init__(self, path, n_samples=None):
+    def __init__(self, path, sample_weight=None):
+        n_samples = None if sample_weight is None else max(np.sum(sample_weight), np.count_nonzero(sample_weight))
         alphas = ALPHAS[ALPHAS <= _LARGEST_ALPHA * (1.0 + 1e-9)]
         values = path.log_evidence(alphas, n_samples)
         best = int(np.argmax(values))

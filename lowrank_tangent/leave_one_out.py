@@ -66,13 +66,14 @@ class RidgePath:
         Parameters
         ----------
         alphas : ndarray of shape (n_alphas,)
-        n_samples : int, optional
-            Number of samples of a weight above 0; all by default.
+        n_samples : float, optional
+            Number of samples that the weights stand for; by default that of all rows.
         """
         count, n_idle = self._count(n_samples)
         values = np.add.outer(alphas, self._values)
         sizes = np.sum(np.sum(self._coordinates**2, axis=1) / values, axis=1)
-        # Samples without weight and the intercept are left out: theirs are eigenvalues of 0, and one of the level.
+        # What is not there has to go: the intercept, whose eigenvalue is the level, and rows that stand for no sample,
+        # whose eigenvalue is 0. Equal samples that one row stands for are there, and have that eigenvalue.
         determinants = np.sum(np.log(values), axis=1) - n_idle * np.log(alphas)
         if self._unit.any():
             determinants -= np.log(self._level + alphas)
@@ -92,7 +93,7 @@ class RidgePath:
         return self._shape[1] * ((count / size) * (dual @ dual.T) - inverse)
 
     def _count(self, n_samples):
-        """Degrees of freedom of the targets, and samples without weight."""
+        """Degrees of freedom of the targets, and by how many rows exceed samples."""
         n = self._shape[0]
         n_samples = n if n_samples is None else n_samples
         return n_samples - bool(self._unit.any()), n - n_samples

@@ -255,7 +255,7 @@ class Relinearisation:
             raise ValueError(f"metric={self._metric!r} is for loss='squared'; got loss={problem.loss.name!r}.")
         Z, slopes = self.features.kernel_slopes()
         roots = np.ones(len(Z)) if problem.sample_weight is None else np.sqrt(problem.sample_weight)
-        evidence = Evidence(ridge_path(problem), np.count_nonzero(roots))
+        evidence = Evidence(ridge_path(problem), problem.sample_weight)
         weights = roots[:, None] * evidence.weights() * roots
         if self._ascent is None:
             self._ascent = Ascent(Z.shape[1])

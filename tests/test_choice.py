@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -80,7 +81,7 @@ def test_a_direction_that_matters_is_found_and_scores_are_those_of_scikit_learn(
         depths=[1], biases=[1.0, 3.0], adaptivities=[100.0], max_rounds=4, cv=splitter
     ).fit(X, y)
     results = model.cv_results_
-    assert len(results["params"]) == 2 * (1 + 3 * 4)
+    assert len(results["params"]) == 2 * (1 + 2 * 4)
     ridge = [i for i, candidate in enumerate(results["params"]) if candidate["n_rounds"] == 0]
     assert len(ridge) == 2
     assert -model.best_score_ < 0.3 * np.min(-results["mean_test_score"][ridge])
@@ -140,15 +141,12 @@ def test_pixels_of_natural_images_do_not_fool_it():
     pixels, labels = records[chosen, 1:] / 255.0, records[chosen, 0]
     X = (pixels - pixels[:500].mean(axis=0)) / pixels[:500].std()
     grid = {"depths": [2], "biases": [1.0], "adaptivities": [1.0, 100.0], "max_rounds": 2, "cv": 4, "refit": False}
-    model = AdaptiveTangentClassifierCV(**grid).fit(X[:500], labels[:500])
+    metrics = ["coefficient", "function", "diagonal"]
+    model = AdaptiveTangentClassifierCV(**grid, metrics=metrics).fit(X[:500], labels[:500])
     assert is_trap(model.cv_results_)
     # What the candidates err on images that nothing has seen.
     targets = np.where(labels[:, None] == np.arange(10), 1.0, -1.0)
-    moves = [
-        (metric, 1.0 / targets[:500].var(axis=0).sum() * a)
-        for metric in ("coefficient", "function", "diagonal")
-        for a in (1.0, 100.0)
-    ]
+    moves = [(metric, 1.0 / targets[:500].var(axis=0).sum() * a) for metric in metrics for a in (1.0, 100.0)]
     chains = [outcomes_of_rounds(InfiniteMLP(2), move, (X[:500], targets[:500], None), X[500:]) for move in moves]
     outcomes = [outcome for i, chain in enumerate(chains) for outcome in itertools.islice(chain, min(i, 1), 3)]
     errors = np.array([np.mean((outcome.prediction - targets[500:]) ** 2) for outcome in outcomes])
@@ -195,11 +193,14 @@ def test_rounds_of_a_classifier_have_to_lower_the_share_of_wrong_classes():
 
 def test_units_of_the_targets_do_not_matter():
     X, y = make_square(150, 8, noise=0.1, random_state=0)
-    one, other = (AdaptiveTangentRegressorCV(**SMALL).fit(X, targets) for targets in (y, 1000.0 * y + 7.0))
+    model = AdaptiveTangentRegressorCV(**SMALL, metrics=["function", "evidence"])
+    one, other = (clone(model).fit(X, targets) for targets in (y, 1000.0 * y + 7.0))
     assert one.best_index_ == other.best_index_
     np.testing.assert_allclose(other.predict(X), 1000.0 * one.predict(X) + 7.0, rtol=1e-6, atol=1e-4)
-    ratio = one.best_params_["round_adaptivity"] / other.best_params_["round_adaptivity"]
-    assert ratio == pytest.approx(1e6)
+    candidates = zip(one.cv_results_["params"], other.cv_results_["params"], strict=True)
+    pairs = {(a["metric"], a["round_adaptivity"], b["round_adaptivity"]) for a, b in candidates}
+    ratios = {metric: None if first is None else first / second for metric, first, second in pairs}
+    assert ratios == {"function": pytest.approx(1e6), "evidence": None}
 
 
 def test_groups_are_kept_together(rng):
@@ -255,7 +256,7 @@ def test_several_outputs_and_finite_width():
     sizes = {candidate["hidden_layer_sizes"] for candidate in model.cv_results_["params"]}
     assert sizes == {(16,), (np.inf,)}
     tried = {(candidate["hidden_layer_sizes"][0], candidate["metric"]) for candidate in model.cv_results_["params"]}
-    finite, infinite = ("coefficient", "gradient"), ("coefficient", "function", "diagonal")
+    finite, infinite = ("coefficient", "gradient"), ("evidence", "relevance")
     assert tried == {(16, metric) for metric in finite} | {(np.inf, metric) for metric in infinite}
     # Networks have different numbers of candidates; errors went to those they are of.
     candidate = AdaptiveTangentRegressor(**model.cv_results_["params"][-1], alpha="loo", adaptivity=0.0)
@@ -267,7 +268,9 @@ def test_several_outputs_and_finite_width():
 
 def test_rounds_go_on_while_they_help():
     X, y = make_gated(400, 12, random_state=0)
-    model = AdaptiveTangentRegressorCV(depths=[2], biases=[1.0], max_rounds=14, cv=3).fit(X[:200], y[:200])
+    metrics = ["coefficient", "function", "diagonal"]
+    model = AdaptiveTangentRegressorCV(depths=[2], biases=[1.0], metrics=metrics, max_rounds=14, cv=3)
+    model.fit(X[:200], y[:200])
     errors = defaultdict(dict)
     for candidate, score in zip(model.cv_results_["params"], model.cv_results_["mean_test_score"], strict=True):
         errors[candidate["metric"]][candidate["n_rounds"]] = -score
@@ -301,8 +304,8 @@ def test_cost_is_said_up_front_and_progress_shown(caplog, capsys):
     X, y = make_square(40, 3, random_state=0)
     with caplog.at_level("INFO", logger="lowrank_tangent"):
         AdaptiveTangentRegressorCV(**SMALL, verbose=1).fit(X, y)
-    assert "among up to 7 candidates: up to 27 ridge regressions in 3 folds, of up to 27 samples each" in caplog.text
-    assert "3/3" in capsys.readouterr().err
+    assert "among up to 5 candidates: up to 18 ridge regressions in 3 folds, of up to 27 samples each" in caplog.text
+    assert "2/2" in capsys.readouterr().err
     AdaptiveTangentRegressorCV(**SMALL).fit(X, y)
     assert capsys.readouterr().err == ""
 

@@ -58,7 +58,8 @@ def test_evidence_is_the_density_of_a_gaussian_process(rng, weighted, fit_interc
     path = process.path(process.X)
     found = path.log_evidence(alphas, process.n_samples)
     np.testing.assert_allclose(found - found[0], densities - densities[0], atol=1e-8)
-    evidence = Evidence(path, process.n_samples)
+    weights = 0.4 * process.weights  # of a sum that is smaller than the number of samples
+    evidence = Evidence(path, weights)
     assert evidence.alpha == alphas[np.argmax(densities)]
     assert evidence.value == found.max()
 
@@ -67,7 +68,7 @@ def test_evidence_is_the_density_of_a_gaussian_process(rng, weighted, fit_interc
 @pytest.mark.parametrize("fit_intercept", [True, False])
 def test_slopes_are_those_of_the_density(rng, weighted, fit_intercept):
     process = Process(rng, weighted, fit_intercept)
-    evidence = Evidence(process.path(process.X), process.n_samples)
+    evidence = Evidence(process.path(process.X), 0.4 * process.weights)
     weights = process.roots[:, None] * evidence.weights() * process.roots / process.size
     slopes = NETWORK.kernel_slopes(process.X)
     found = log_slopes(weights, slopes, process.X, by_features=False)
