@@ -1,4 +1,4 @@
-"""Ridge regression for every alpha from one eigendecomposition, and its leave-one-out error in closed form.
+"""Ridge regression for every alpha from one eigendecomposition, with leave-one-out error and evidence in closed form.
 
 With A = K + αI the residual of a sample that is left out is [A⁻¹y]_i / [A⁻¹]_ii: exact, for a kernel that has not seen
 the targets. After a round of adaptation it has, and the error is too small; it still serves to choose alpha. A sample
