@@ -141,15 +141,20 @@ def test_pixels_of_natural_images_do_not_fool_it():
     pixels, labels = records[chosen, 1:] / 255.0, records[chosen, 0]
     X = (pixels - pixels[:500].mean(axis=0)) / pixels[:500].std()
     grid = {"depths": [2], "biases": [1.0], "adaptivities": [1.0, 100.0], "max_rounds": 2, "cv": 4, "refit": False}
-    metrics = ["coefficient", "function", "diagonal"]
+    metrics = ["coefficient", "function", "diagonal", "evidence", "relevance"]
     model = AdaptiveTangentClassifierCV(**grid, metrics=metrics).fit(X[:500], labels[:500])
     assert is_trap(model.cv_results_)
     # What the candidates err on images that nothing has seen.
     targets = np.where(labels[:, None] == np.arange(10), 1.0, -1.0)
-    moves = [(metric, 1.0 / targets[:500].var(axis=0).sum() * a) for metric in metrics for a in (1.0, 100.0)]
+    variance = targets[:500].var(axis=0).sum()
+    moves = [
+        *itertools.product(metrics[:3], [1.0 / variance, 100.0 / variance]),
+        *((name, None) for name in metrics[3:]),
+    ]
     chains = [outcomes_of_rounds(InfiniteMLP(2), move, (X[:500], targets[:500], None), X[500:]) for move in moves]
     outcomes = [outcome for i, chain in enumerate(chains) for outcome in itertools.islice(chain, min(i, 1), 3)]
     errors = np.array([np.mean((outcome.prediction - targets[500:]) ** 2) for outcome in outcomes])
+    assert len(errors) == len(model.cv_results_["params"])
     by_leave_one_out = np.argmin([outcome.leave_one_out_error for outcome in outcomes])
     assert errors[by_leave_one_out] > 1.02 * errors[0]
     assert errors[model.best_index_] < 1.002 * errors[0]
