@@ -32,6 +32,23 @@ def small_data(load, monkeypatch):
     return module
 
 
+def test_many_samples_have_fewer_folds_and_rounds(load, monkeypatch):
+    rivals, small_data = load("_rivals_small"), load("small_data")
+    monkeypatch.setattr(small_data, "MANY_SAMPLES", 100)
+    monkeypatch.setattr(rivals, "MANY_SAMPLES", 100)
+    monkeypatch.setattr(rivals, "RFM", {"bandwidth": [1.0], "alpha": [0.1], "power": [0.5]})
+    asked = []
+    machines = rivals.feature_machines
+    monkeypatch.setattr(rivals, "feature_machines", lambda *a: (asked.append(1) or fit for fit in machines(*a)))
+    for data, n, n_folds, n_rounds in (("gated", 100, 5, 10), ("gated", 101, 3, 5), ("digits", 120, 3, None)):
+        task, _ = small_data.samples(data, n, 0)
+        assert len(task.folds) == n_folds
+        if n_rounds is not None:
+            asked.clear()
+            chosen = rivals.recursive_feature_machine(task).chosen["rounds"]
+            assert len(asked) == n_folds * (1 + n_rounds) + 1 + chosen
+
+
 def test_small_data_go_on_where_they_ended(small_data, run, monkeypatch, tmp_path, capsys):
     def fails(task):
         raise ArithmeticError("too hard")
