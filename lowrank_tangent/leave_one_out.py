@@ -61,7 +61,7 @@ class RidgePath:
         return float(alphas[best]), float(errors[best])
 
     def log_evidence(self, alphas, n_samples=None):
-        """Log evidence of outputs that share the kernel, see `lowrank_tangent.evidence`; one an alpha.
+        """Log evidence of outputs that share the kernel, one an alpha; 0 for constant ones. See `lowrank_tangent.evidence`.
 
         Parameters
         ----------
@@ -77,9 +77,9 @@ class RidgePath:
         determinants = np.sum(np.log(values), axis=1) - n_idle * np.log(alphas)
         if self._unit.any():
             determinants -= np.log(self._level + alphas)
-        with np.errstate(divide="ignore"):
-            values = -0.5 * self._shape[1] * (count * np.log(sizes) + determinants)
-        return np.where(sizes > 0.0, values, 0.0)
+        if not sizes.any():
+            return np.zeros(len(alphas))
+        return -0.5 * self._shape[1] * (count * np.log(sizes) + determinants)
 
     def evidence_weights(self, alpha, n_samples=None):
         """W of the derivative ½ ⟨W, ∂K⟩ of the log evidence, shape (n, n); 0 for targets that are constant."""

@@ -174,6 +174,17 @@ def test_targets_without_variation_move_nothing(rng, metric):
     np.testing.assert_allclose(model.input_transform_, np.eye(3), atol=1e-12)
 
 
+@pytest.mark.parametrize("metric", ["evidence", "relevance"])
+@pytest.mark.filterwarnings("error")
+def test_one_sample_that_counts_moves_nothing(rng, metric):
+    X, y = rng.standard_normal((30, 3)), rng.standard_normal(30)
+    weights = np.zeros(30)
+    weights[7] = 1.0
+    model = AdaptiveTangentRegressor((np.inf,), adaptivity=0.0, metric=metric, n_rounds=2).fit(X, y, weights)
+    np.testing.assert_allclose(model.predict(X), y[7])
+    np.testing.assert_allclose(model.input_transform_, np.eye(3), atol=1e-12)
+
+
 def test_more_features_than_samples(rng):
     X = rng.standard_normal((40, 60))
     y = X[:, 0] * X[:, 1]
