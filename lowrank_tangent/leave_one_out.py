@@ -61,7 +61,7 @@ class RidgePath:
         return float(alphas[best]), float(errors[best])
 
     def log_evidence(self, alphas, n_samples=None):
-        """Log evidence of outputs that share the kernel, one an alpha; 0 for constant ones. See `lowrank_tangent.evidence`.
+        """Log evidence of outputs that share the kernel, one an alpha; 0 for constant targets. See `evidence.py`.
 
         Parameters
         ----------
