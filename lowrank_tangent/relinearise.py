@@ -65,6 +65,8 @@ class Round:
         Mean squared error on the training samples, weighted.
     leave_one_out_error : float
         The same of samples that are left out, for ``alpha="loo"``; else NaN. Exact in round 0, too small after.
+    log_evidence : float
+        What rounds of "evidence" and "relevance" raise, but for a constant of the data; NaN for other metrics.
     left, right : list of ndarray or None, one per layer
         Transforms M1 and M2 in the network of this round; None is the identity.
     """
@@ -75,6 +77,7 @@ class Round:
     stationarity: float
     training_error: float
     leave_one_out_error: float
+    log_evidence: float
     left: list = field(repr=False)
     right: list = field(repr=False)
 
@@ -186,7 +189,7 @@ class Relinearisation:
         self.left = [None] * features.network.n_layers
         self.right = [None] * features.network.n_layers
         self._network, self._metric, self._adaptivity = features.network, metric, adaptivity
-        self._ascent = None
+        self._ascent, self._evidence = None, (None, None)
         movable = features.layers_ if isinstance(features.network, MLP) else [0]
         self._movable = [layer for layer in features.layers_ if layer in movable]
 
@@ -225,6 +228,18 @@ class Relinearisation:
         transform = _composed(self.left[0], stretch)
         return np.eye(n_features) if transform is None else transform
 
+    def log_evidence(self, problem):
+        """What the metric raises, of the current kernel; NaN if it does not look at it."""
+        return self._evidence_of(problem).value if self._metric in EVIDENCE_METRICS else math.nan
+
+    def _evidence_of(self, problem):
+        """Evidence of the problem's kernel, kept for the last problem."""
+        if problem.loss.name != "squared":
+            raise ValueError(f"metric={self._metric!r} is for loss='squared'; got loss={problem.loss.name!r}.")
+        if self._evidence[0] is not problem:
+            self._evidence = problem, Evidence(ridge_path(problem), problem.sample_weight)
+        return self._evidence[1]
+
     def _stretch(self, layer, problem, solution):
         """Left and right stretch of a layer; None for a side that does not move."""
         if self._metric in EVIDENCE_METRICS:
@@ -251,11 +266,9 @@ class Relinearisation:
 
     def _step(self, problem):
         """Stretch of the inputs that raises the evidence."""
-        if problem.loss.name != "squared":
-            raise ValueError(f"metric={self._metric!r} is for loss='squared'; got loss={problem.loss.name!r}.")
         Z, slopes = self.features.kernel_slopes()
         roots = np.ones(len(Z)) if problem.sample_weight is None else np.sqrt(problem.sample_weight)
-        evidence = Evidence(ridge_path(problem), problem.sample_weight)
+        evidence = self._evidence_of(problem)
         weights = roots[:, None] * evidence.weights() * roots
         if self._ascent is None:
             self._ascent = Ascent(Z.shape[1])
@@ -323,6 +336,7 @@ def run_rounds(relinearisation, X, n_rounds, solve_on):
                 stationarity=solution.stationarity,
                 training_error=float(np.average(np.mean(residuals**2, axis=1), weights=problem.sample_weight)),
                 leave_one_out_error=left_out,
+                log_evidence=relinearisation.log_evidence(problem),
                 left=list(relinearisation.left),
                 right=list(relinearisation.right),
             )

@@ -247,6 +247,7 @@ def test_what_rounds_record(data):
         assert round_.dual_gap <= 1e-6
     assert model.rounds_[-1].training_error == pytest.approx(np.mean((model.predict(X) - y) ** 2))
     assert model.rounds_[-1].objective == model.objective_
+    assert np.isnan(model.rounds_[-1].log_evidence)
     assert np.trace(model.input_metric_) == pytest.approx(4.0)
 
 
