@@ -113,8 +113,6 @@ def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
             dual = point.residual
             pull = point.problem.design.rmatvec(dual)
             best.offer_dual(dual, pull)
-        elif point.problem is problem:
-            pull = None  # computed anew for the next step, so that no error builds up in it
         if point.spectral is not final and (moved is None or 0.5 * step.decrement <= _STAGE_DECREMENT * point.penalty):
             point = point.with_penalty(final.relaxed(point.spectral.root / _STAGE_FACTOR))
         solved = solved and moved is not None
