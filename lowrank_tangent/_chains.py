@@ -57,7 +57,7 @@ def outcomes_of_rounds(network, move, data, X_test, penalty="power", fit_interce
         return
     inputs = _Inputs(network, data[0], X_test, metric in FEATURE_METRICS)
     follows_evidence = metric in EVIDENCE_METRICS
-    rule = Ascent(inputs.n_features) if follows_evidence else ScaledPenalty(get_penalty(penalty), adaptivity)
+    rule = Ascent() if follows_evidence else ScaledPenalty(get_penalty(penalty), adaptivity)
     current = _KernelRound(inputs, inputs.identity, data, fit_intercept)
     while True:
         yield current.outcome

@@ -32,6 +32,8 @@ _FIRST_STEP = 0.3
 _LARGEST_LOG = 2.0
 #: Share of a step that is left where the last one went too far.
 _SHORTER = 0.5
+#: Slopes below this share of the largest are none.
+_ROUNDING = 1e-12
 
 
 class Evidence:
@@ -92,24 +94,21 @@ def log_slopes(weights, slopes, Z, by_features):
 class Ascent:
     """Steps up the evidence, of a length that is halved where it has fallen.
 
-    Parameters
-    ----------
-    n_features : int
+    Directions in which the samples do not vary have no slope. Nothing is known of them, and they are taken to matter as
+    little as the one that matters least.
     """
 
-    def __init__(self, n_features):
-        self._n_features = n_features
+    def __init__(self):
         self._step, self._last = _FIRST_STEP, -math.inf
 
     def stretch(self, value, slopes):
-        """Stretches along directions of these slopes, and along any direction without a slope.
+        """Stretches along directions of these slopes, and along any direction that is not among them.
 
         Parameters
         ----------
         value : float
             Log evidence, to be compared with that of the last step.
         slopes : ndarray of shape (p,)
-            p ≤ n_features: others are 0.
 
         Returns
         -------
@@ -119,8 +118,12 @@ class Ascent:
         if value < self._last:
             self._step *= _SHORTER
         self._last = value
-        mean = slopes.sum() / self._n_features
-        variance = np.sum(slopes**2) / self._n_features - mean**2
-        length = self._step / math.sqrt(variance) if variance > 0.0 else 0.0
-        logs = np.clip(length * (np.append(slopes, 0.0) - mean), -_LARGEST_LOG, _LARGEST_LOG)
-        return np.exp(logs[:-1]), float(np.exp(logs[-1]))
+        varies = np.abs(slopes) > _ROUNDING * np.abs(slopes).max()
+        if not varies.any():
+            return np.ones_like(slopes), 1.0
+        seen = slopes[varies]
+        spread = seen.std()
+        logs = np.append(np.where(varies, slopes, seen.min()), seen.min()) - seen.mean()
+        logs *= self._step / spread if spread > 0.0 else 0.0
+        stretch = np.exp(np.clip(logs, -_LARGEST_LOG, _LARGEST_LOG))
+        return stretch[:-1], float(stretch[-1])

@@ -189,7 +189,7 @@ class Relinearisation:
         self.left = [None] * features.network.n_layers
         self.right = [None] * features.network.n_layers
         self._network, self._metric, self._adaptivity = features.network, metric, adaptivity
-        self._ascent, self._evidence = None, (None, None)
+        self._ascent, self._evidence = Ascent(), (None, None)
         movable = features.layers_ if isinstance(features.network, MLP) else [0]
         self._movable = [layer for layer in features.layers_ if layer in movable]
 
@@ -270,8 +270,6 @@ class Relinearisation:
         roots = np.ones(len(Z)) if problem.sample_weight is None else np.sqrt(problem.sample_weight)
         evidence = self._evidence_of(problem)
         weights = roots[:, None] * evidence.weights() * roots
-        if self._ascent is None:
-            self._ascent = Ascent(Z.shape[1])
         if self._metric == "relevance":
             return np.diag(self._ascent.stretch(evidence.value, log_slopes(weights, slopes, Z, True))[0])
         coordinates, basis = reduced_factor(Z)

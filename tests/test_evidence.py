@@ -99,20 +99,22 @@ def test_layers_that_are_left_out_of_a_kernel_have_no_slopes(rng):
 
 def test_steps():
     slopes = np.array([4.0, 1.0, -2.0])
-    stretch, unused = Ascent(3).stretch(0.0, slopes)
+    stretch, unused = Ascent().stretch(0.0, slopes)
     centred = slopes - 1.0
     np.testing.assert_allclose(np.log(stretch), 0.3 * centred / np.sqrt(np.mean(centred**2)))
-    # The same slopes, and five more of 0 that are not written out.
-    stretch, unused = Ascent(8).stretch(0.0, slopes)
-    whole, _ = Ascent(8).stretch(0.0, np.append(slopes, np.zeros(5)))
-    np.testing.assert_allclose([*stretch, *[unused] * 5], whole)
+    assert unused == stretch[2]
+    # Where nothing varies nothing is known: such directions go with the least of the others.
+    among_others, unused = Ascent().stretch(0.0, np.array([0.0, 4.0, 1.0, 1e-14, -2.0]))
+    np.testing.assert_allclose(among_others, stretch[[2, 0, 1, 2, 2]])
+    assert unused == stretch[2]
     # One of many: the largest stretch is bounded.
-    assert Ascent(1000).stretch(0.0, np.array([1.0]))[0] == pytest.approx(np.exp(2.0))
-    np.testing.assert_array_equal(Ascent(3).stretch(0.0, np.zeros(3))[0], 1.0)
+    assert Ascent().stretch(0.0, np.append(np.full(999, -1e-9), 1.0))[0][-1] == pytest.approx(np.exp(2.0))
+    for nothing in (np.zeros(3), np.ones(1)):
+        np.testing.assert_array_equal(Ascent().stretch(0.0, nothing)[0], 1.0)
 
 
 def test_steps_are_halved_where_the_evidence_falls():
-    ascent, slopes = Ascent(2), np.array([1.0, -1.0])
+    ascent, slopes = Ascent(), np.array([1.0, -1.0])
     logs = [np.log(ascent.stretch(value, slopes)[0][0]) for value in (5.0, 6.0, 5.5, 5.7, 5.6)]
     np.testing.assert_allclose(logs, [0.3, 0.3, 0.15, 0.15, 0.075])
 
@@ -183,6 +185,15 @@ def test_one_sample_that_counts_moves_nothing(rng, metric):
     model = AdaptiveTangentRegressor((np.inf,), adaptivity=0.0, metric=metric, n_rounds=2).fit(X, y, weights)
     np.testing.assert_allclose(model.predict(X), y[7])
     np.testing.assert_allclose(model.input_transform_, np.eye(3), atol=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["evidence", "relevance"])
+def test_a_constant_column_matters_least(rng, metric):
+    X = np.column_stack([rng.standard_normal((80, 4)), np.zeros(80)])
+    model = AdaptiveTangentRegressor((np.inf,), alpha="loo", adaptivity=0.0, metric=metric, n_rounds=4)
+    importances = model.fit(X, X[:, 0] * X[:, 1]).feature_importances_
+    assert importances[4] == pytest.approx(importances.min(), rel=0.2)
+    assert importances[[0, 1]].sum() > 0.9
 
 
 def test_more_features_than_samples(rng):
