@@ -166,7 +166,7 @@ class _KernelRound:
     def _step(self, metric, ascent):
         """Stretch that raises the evidence: U diag(z) Uᵀ; of a diagonal one z alone."""
         evidence = Evidence(self._path, self._weights)
-        weights = self._roots[:, None] * evidence.weights() * self._roots / self._size
+        weights = self._roots[:, None] * evidence.weights() * self._roots
         slopes = log_slopes(weights, self._slopes, self._adapted, metric == "relevance")
         if metric == "relevance":
             return ascent.stretch(evidence.value, slopes)[0]
