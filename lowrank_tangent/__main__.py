@@ -7,6 +7,7 @@ among those of infinite width.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 
 import numpy as np
@@ -53,8 +54,10 @@ def main(arguments=None):
     }
     alphas = _ALPHAS if options.alpha is None else [options.alpha]
     adaptivities = _ADAPTIVITIES if options.adaptivity is None else [options.adaptivity]
+    _say_what_takes_time("ridge NTK")
     ridge, ridge_seconds = _choose(ridge_class(**common), {"alpha": alphas}, data)
     grid = {"alpha": alphas, "adaptivity": adaptivities}
+    _say_what_takes_time("the adaptive model")
     adaptive, adaptive_seconds = _choose(adaptive_class(**common, tol=_CHOICE_TOL), grid, data)
     adaptive.set_params(tol=options.tol, verbose=options.verbose)
     reports = {
@@ -62,6 +65,7 @@ def main(arguments=None):
         "adaptive": _report(*_fitted(adaptive, data), adaptive_seconds, data),
     }
     if len(data.X_train) <= _MAX_RELINEARISED:
+        _say_what_takes_time("the re-linearised model")
         model = relinearised_class(random_state=options.random_state, verbose=options.verbose)
         search, seconds = _fitted(model, data)
         choice_seconds = seconds - search.refit_time_
@@ -95,6 +99,11 @@ def _parser():
     parser.add_argument("--plot", metavar="FILE", help="draw initial, adapted and label kernel (needs matplotlib)")
     parser.add_argument("--verbose", action="store_true", help="show the solver's progress")
     return parser
+
+
+def _say_what_takes_time(name):
+    """Show that something goes on; not among the results."""
+    print(f"choosing {name} …", file=sys.stderr, flush=True)
 
 
 def _choose(model, grid, data):

@@ -14,6 +14,7 @@ from sklearn.utils import gen_batches
 
 from ._factors import LayerFactors, kernel_block, reduced_factor, rotate, stacked_outputs, transpose
 from ._memory import check_fits_in_memory
+from ._rows import WeightedRows
 from .transforms import LowRankTransform
 
 #: Rows of a kernel block: large enough for BLAS to run at full speed, small enough to keep the temporaries
@@ -23,7 +24,7 @@ _BLOCK_ROWS = 1024
 _BATCH_BYTES = 2**26
 
 
-class TangentOperator:
+class TangentOperator(WeightedRows):
     """Linear operator ``(A B)[i, c] = Σ_l Σ_t h_{i,t}ᵀ B_l delta_{i,c,t}`` in factored form.
 
     Parameters
@@ -39,11 +40,8 @@ class TangentOperator:
     Attributes
     ----------
     layers : tuple of LayerFactors
-    row_scale : ndarray of shape (n,) or None
-        Every row of A is multiplied by this (square roots of sample weights).
-    centred : bool
-        Whether A is projected onto the complement of `row_scale`, which is what an unpenalised
-        intercept leaves of it.
+    row_scale, centred
+        Weights and intercept, see `WeightedRows`.
     dtype : numpy dtype
         Precision of products, double whatever that of the factors; see `with_precision`.
 
@@ -79,8 +77,6 @@ class TangentOperator:
         self.outputs = outputs
         self.n_samples = layers[0].n_samples
         self.n_outputs = network_outputs if outputs == "network" else int(n_outputs or 1)
-        self.row_scale = None
-        self.centred = False
         self.dtype = np.dtype(np.float64)
 
     #: Whether factors are computed anew whenever they are needed, and `layers` has their shapes alone.
@@ -118,10 +114,7 @@ class TangentOperator:
         return self.mapped(lambda layers: [LayerFactors(layer.h, layer.delta * factor) for layer in layers])
 
     def weighted(self, sample_weight=None, centre=False):
-        """The operator of the weighted regression, with an intercept if `centre`.
-
-        Minimising ``Σ_i w_i (y_i − (A B)_i − b)²`` over the intercept b leaves ``‖Π S (y − A B)‖²`` with
-        S = diag(√w) and Π the projection onto the complement of √w: exact weighted centring.
+        """The operator of the weighted regression, with an intercept if `centre`, see `_rows.py`.
 
         Parameters
         ----------
@@ -275,43 +268,6 @@ class TangentOperator:
                 coef += part
         return coefs
 
-    def to_rows(self, values):
-        """Weights and centring of the rows applied to `values` of shape (n, ...), as A itself has them."""
-        if self.row_scale is not None:
-            values = values * self.row_scale.reshape(-1, *[1] * (values.ndim - 1))
-        return self.project(values)
-
-    def to_rows_and_columns(self, kernel):
-        """`to_rows` on both sides of a symmetric kernel of shape (n, n), in its place."""
-        scale = self.row_scale
-        if scale is not None:
-            kernel *= scale[:, None]
-            kernel *= scale
-        if self.centred:
-            unit = np.ones(len(kernel), dtype=kernel.dtype) if scale is None else scale
-            unit = unit / np.linalg.norm(unit)
-            image = kernel @ unit
-            image -= 0.5 * (unit @ image) * unit
-            # Π K Π = K − u wᵀ − w uᵀ with w = K u − ½ (uᵀ K u) u, a few rows at a time.
-            ends, others = np.column_stack([unit, image]), np.vstack([image, unit])
-            for rows in gen_batches(len(kernel), _BLOCK_ROWS):
-                kernel[rows] -= ends[rows] @ others
-        return kernel
-
-    def from_rows(self, values):
-        """The adjoint of `to_rows`: what the plain factors see of `values` of shape (n, C)."""
-        values = self.project(values)
-        return values if self.row_scale is None else values * self.row_scale[:, None]
-
-    def project(self, values):
-        """Projection of `values` of shape (n, ...) onto the complement of the intercept."""
-        if not self.centred:
-            return values
-        if self.row_scale is None:
-            return values - values.mean(axis=0)
-        unit = self.row_scale / np.linalg.norm(self.row_scale)
-        return values - np.multiply.outer(unit, np.tensordot(unit, values, axes=1))
-
     # -- kernels ----------------------------------------------------------------------------
 
     def gram(self, other=None):
@@ -395,11 +351,6 @@ class TangentOperator:
             for part in gen_batches(rows.stop - rows.start, step):
                 samples = slice(rows.start + part.start, rows.start + part.stop)
                 yield samples, [layer.rows(part) for layer in layers]
-
-    @property
-    def changes_rows(self):
-        """Whether weights or centring make A differ from its plain factors."""
-        return self.centred or self.row_scale is not None
 
     def _check_coefs(self, coefs):
         shapes = [np.shape(coef) for coef in coefs]

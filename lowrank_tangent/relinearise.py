@@ -228,16 +228,17 @@ class Relinearisation:
         transform = _composed(self.left[0], stretch)
         return np.eye(n_features) if transform is None else transform
 
-    def log_evidence(self, problem):
-        """What the metric raises, of the current kernel; NaN if it does not look at it."""
-        return self._evidence_of(problem).value if self._metric in EVIDENCE_METRICS else math.nan
+    def log_evidence(self, problem, path=None):
+        """What the metric raises, of a problem (and its `RidgePath`, if it is known); NaN if it does not look at it."""
+        return self._evidence_of(problem, path).value if self._metric in EVIDENCE_METRICS else math.nan
 
-    def _evidence_of(self, problem):
+    def _evidence_of(self, problem, path=None):
         """Evidence of the problem's kernel, kept for the last problem."""
         if problem.loss.name != "squared":
             raise ValueError(f"metric={self._metric!r} is for loss='squared'; got loss={problem.loss.name!r}.")
         if self._evidence[0] is not problem:
-            self._evidence = problem, Evidence(ridge_path(problem), problem.sample_weight)
+            path = ridge_path(problem) if path is None else path
+            self._evidence = problem, Evidence(path, problem.sample_weight)
         return self._evidence[1]
 
     def _stretch(self, layer, problem, solution):
@@ -313,7 +314,7 @@ def run_rounds(relinearisation, X, n_rounds, solve_on):
     X : ndarray of shape (n, n_features)
     n_rounds : int
     solve_on : callable
-        Called with features; returns (problem, solution, leave-one-out error).
+        Called with features; returns (problem, solution, `RidgePath` or None, leave-one-out error).
 
     Returns
     -------
@@ -324,7 +325,7 @@ def run_rounds(relinearisation, X, n_rounds, solve_on):
     """
     rounds = []
     while True:
-        problem, solution, left_out = solve_on(relinearisation.features)
+        problem, solution, path, left_out = solve_on(relinearisation.features)
         residuals = problem.y - solution.prediction - solution.intercept
         rounds.append(
             Round(
@@ -334,7 +335,7 @@ def run_rounds(relinearisation, X, n_rounds, solve_on):
                 stationarity=solution.stationarity,
                 training_error=float(np.average(np.mean(residuals**2, axis=1), weights=problem.sample_weight)),
                 leave_one_out_error=left_out,
-                log_evidence=relinearisation.log_evidence(problem),
+                log_evidence=relinearisation.log_evidence(problem, path),
                 left=list(relinearisation.left),
                 right=list(relinearisation.right),
             )

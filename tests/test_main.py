@@ -17,7 +17,9 @@ def test_main_job_prints_a_table_and_draws_a_picture(tmp_path, capsys):
     picture = tmp_path / "kernels.png"
     arguments = ["--n-train", "100", "--width", "32", "--alpha", "0.01", "--adaptivity", "1", "--plot", str(picture)]
     main(arguments)
-    printed = capsys.readouterr().out
+    printed, on_the_way = capsys.readouterr()
+    stages = ("ridge NTK", "the adaptive model", "the re-linearised model")
+    assert on_the_way.splitlines() == [f"choosing {name} …" for name in stages]
     assert "digits: 100 training and 1,697 test samples, 64 features, 10 classes" in printed
     rows = table_of(printed)
     assert rows["hidden units"][:2] == ["32", "32"]

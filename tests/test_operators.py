@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lowrank_tangent._memory as memory
-import lowrank_tangent.operators as operators
 from conftest import dense_matrix, flat, random_operator
+from lowrank_tangent import _rows
 from lowrank_tangent.operators import LayerFactors, LowRankTransform, TangentOperator
 
 CASES = [("network", 1), ("network", 3), ("shared", 1), ("shared", 3)]
@@ -38,7 +38,7 @@ def test_products_agree_with_the_dense_matrix(rng, case, positions, weighted, ce
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("centred", [False, True])
 def test_weights_and_centring_of_both_sides_of_a_kernel(rng, monkeypatch, weighted, centred):
-    monkeypatch.setattr(operators, "_BLOCK_ROWS", 4)
+    monkeypatch.setattr(_rows, "_BLOCK_ROWS", 4)
     weights = rng.uniform(0.2, 3.0, 9) if weighted else np.ones(9)
     operator = random_operator(rng, 9, [(3, 4)]).weighted(weights if weighted else None, centred)
     unit = np.sqrt(weights / weights.sum())
