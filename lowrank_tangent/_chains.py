@@ -6,7 +6,6 @@ n × n kernels; the estimators, which keep factors to predict from, find the sam
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -102,17 +101,13 @@ class _Inputs:
         self._scale = math.sqrt(self.train.shape[1] / self.n_features)
         self._network = InfiniteMLP(network.depth, network.activation, float(network.bias) * self._scale)
 
-    def products(self, transform):
-        """Tangent kernel and gradient products of the training samples, and the kernel of the test samples to them."""
+    def kernels(self, transform):
+        """Tangent kernel of the training samples, with its gradients with respect to x M; that of the test samples."""
         Z = self._scale * self.adapted(self.train, transform)
-        inputs, gradients = self._network.layer_products(Z)
-        kernel = sum(first * second for first, second in zip(inputs, gradients, strict=True))
-        return kernel, gradients[0], self._network.kernel(self._scale * self.adapted(self.test, transform), Z)
-
-    def slopes(self, transform):
-        """Gradients of the tangent kernel with respect to x M, at the training samples: along x' M and along x M."""
-        slopes = self._network.kernel_slopes(self._scale * self.adapted(self.train, transform))
-        return [side * self._scale**2 for side in slopes]
+        tangent = self._network.tangent(Z)
+        square = self._scale**2
+        tangent = tangent._replace(along=square * tangent.along, radial=square * tangent.radial)
+        return tangent, self._network.kernel(self._scale * self.adapted(self.test, transform), Z)
 
     @property
     def identity(self):
@@ -137,9 +132,9 @@ class _KernelRound:
     def __init__(self, inputs, transform, data, fit_intercept):
         self._inputs, self._transform, self._data, self._fit_intercept = inputs, transform, data, fit_intercept
         _, targets, self._weights = data
-        kernel, self._gradients, cross = inputs.products(transform)
-        self._size = np.average(np.diagonal(kernel), weights=self._weights)
-        kernel, cross = kernel / self._size, cross / self._size
+        self._tangent, cross = inputs.kernels(transform)
+        self._size = np.average(np.diagonal(self._tangent.kernel), weights=self._weights)
+        kernel, cross = self._tangent.kernel / self._size, cross / self._size
         self._roots = roots = np.ones(len(targets)) if self._weights is None else np.sqrt(self._weights)
         unit = roots / np.linalg.norm(roots) if fit_intercept else np.zeros(len(targets))
 
@@ -167,7 +162,7 @@ class _KernelRound:
         """Stretch that raises the evidence: U diag(z) Uᵀ; of a diagonal one z alone."""
         evidence = Evidence(self._path, self._weights)
         weights = self._roots[:, None] * evidence.weights() * self._roots
-        slopes = log_slopes(weights, self._slopes, self._adapted, metric == "relevance")
+        slopes = log_slopes(weights, self._tangent, self._adapted, metric == "relevance")
         if metric == "relevance":
             return ascent.stretch(evidence.value, slopes)[0]
         eigenvalues, basis = np.linalg.eigh(slopes)
@@ -177,7 +172,7 @@ class _KernelRound:
         """Stretch of the spectrum that the metric measures: U diag(z) Uᵀ; of a diagonal one z alone."""
         h, r = self._features, self._dual
         if metric == "coefficient":
-            moment = h.T @ ((r @ r.T) * self._gradients) @ h / self._size
+            moment = h.T @ ((r @ r.T) * self._tangent.gates) @ h / self._size
         else:
             shares = np.full(len(h), 1.0 / len(h)) if self._weights is None else self._weights / self._weights.sum()
             slopes = (np.sqrt(shares)[:, None] * self._input_gradients(metric, c) for c in range(r.shape[1]))
@@ -191,10 +186,5 @@ class _KernelRound:
         """Gradients of output c with respect to x M at the training samples, with gates that stand still or move."""
         r = self._dual[:, c] / self._size
         if metric == "gradient":
-            return self._gradients @ (r[:, None] * self._features) * self._forward_scale
-        along, radial = self._slopes
-        return (along * r) @ self._adapted + (radial @ r)[:, None] * self._adapted
-
-    @functools.cached_property
-    def _slopes(self):
-        return self._inputs.slopes(self._transform)
+            return self._tangent.gates @ (r[:, None] * self._features) * self._forward_scale
+        return (self._tangent.along * r) @ self._adapted + (self._tangent.radial @ r)[:, None] * self._adapted

@@ -66,15 +66,15 @@ class Evidence:
         return self._path.evidence_weights(self.alpha, self._n_samples)
 
 
-def log_slopes(weights, slopes, Z, by_features):
+def log_slopes(weights, tangent, Z, by_features):
     """Slopes of the log evidence with respect to the logarithm of M.
 
     Parameters
     ----------
     weights : ndarray of shape (n, n)
         W, for the kernel whose slopes are given.
-    slopes : (along, radial)
-        Gradient of the kernel with respect to z: ``along · z' + radial · z``.
+    tangent : Tangent
+        Gradient of the kernel with respect to z.
     Z : ndarray of shape (n, p)
         Samples x M, or their coordinates in some basis.
     by_features : bool
@@ -83,8 +83,7 @@ def log_slopes(weights, slopes, Z, by_features):
     -------
     ndarray of shape (p, p), symmetric; of shape (p,), its diagonal, if `by_features`
     """
-    along, radial = slopes
-    pairs, own = (weights * along) @ Z, np.sum(weights * radial, axis=1)[:, None] * Z
+    pairs, own = (weights * tangent.along) @ Z, np.sum(weights * tangent.radial, axis=1)[:, None] * Z
     if by_features:
         return np.sum(Z * (pairs + own), axis=0)
     matrix = Z.T @ (pairs + own)

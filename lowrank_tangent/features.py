@@ -216,18 +216,17 @@ class TangentFeatures:
             outputs.append(self.network.input_gradients(self.weights_, blocks))
         return np.stack(outputs, axis=-1)
 
-    def kernel_slopes(self):
-        """Training points as the network sees them, and the slopes of their kernel, at infinite width.
+    def tangent(self):
+        """Training points as the network sees them, and their kernel with its slopes, at infinite width.
 
         Returns
         -------
         Z : ndarray of shape (n, n_features)
-        slopes : (along, radial), ndarrays of shape (n, n)
-            See `InfiniteMLP.layer_slopes`.
+        Tangent
         """
         weights = np.zeros(self.network.n_layers)
         weights[self.layers_] = np.square(self._roots) * self.scale_**2
-        return self.weights_.X, self.network.kernel_slopes(self.weights_.X, weights)
+        return self.weights_.X, self.network.tangent(self.weights_.X, weights)
 
     def _factors(self, X, check=False):
         # At infinite width factors come from a Cholesky factorisation, which single precision is not enough for.

@@ -9,8 +9,7 @@ delta then have fixed inner products over two samples x and x',
 and the tangent kernel is the sum over layers of their products. On n training points, Cholesky factors of these
 matrices are n-dimensional layer inputs and gradients with the same products: no width, no noise, same model.
 
-Sources: Jacot, Gabriel & Hongler (arXiv 1806.07572); Cho & Saul, Kernel Methods for Deep Learning (NIPS 2009) for
-ReLU; Williams, Computing with Infinite Networks (NIPS 1996) for erf.
+Source: Jacot, Gabriel & Hongler (arXiv 1806.07572).
 """
 
 from __future__ import annotations
@@ -19,65 +18,27 @@ import logging
 import math
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from ._moments import (
+    ERF,
+    RELU,
+    layer_derivatives,
+    layer_moments,
+    samples_by_layer,
+    tangent_kernel,
+    tangent_slopes,
+)
+
 logger = logging.getLogger("lowrank_tangent")
 
 _EPS = np.finfo(float).eps
-#: Cosines of equal directions miss 1 by a few roundings, their angle misses 0 by the root: such pairs count as equal.
-_PARALLEL = 1.0 - 16.0 * _EPS
+ACTIVATIONS = {"relu": RELU, "erf": ERF}
 #: A singular matrix is given 10, 100, … times its rounding; more decades than this, and something else is wrong.
 _MAX_DECADES = 8
-
-
-def _relu_moments(covariance, variance, other):
-    """E[φ(u) φ(v)] and E[φ'(u) φ'(v)]: arc-cosine kernels of order 1 and 0, halved."""
-    size = np.sqrt(variance) * np.sqrt(other)
-    cosine = np.clip(covariance / size, -1.0, 1.0)
-    cosine = np.where(cosine > _PARALLEL, 1.0, cosine)
-    remaining = math.pi - np.arccos(cosine)
-    sine = np.sqrt((1.0 - cosine) * (1.0 + cosine))
-    return size * (sine + remaining * cosine) / (2.0 * math.pi), remaining / (2.0 * math.pi)
-
-
-def _erf_moments(covariance, variance, other):
-    """E[φ(u) φ(v)] and E[φ'(u) φ'(v)] for φ(u) = erf(u)."""
-    size = np.sqrt(1.0 + 2.0 * variance) * np.sqrt(1.0 + 2.0 * other)
-    sine = np.clip(2.0 * covariance / size, -1.0, 1.0)
-    slopes = 4.0 / math.pi / (size * np.sqrt((1.0 - sine) * (1.0 + sine)))
-    return 2.0 / math.pi * np.arcsin(sine), slopes
-
-
-def _relu_slopes(covariance, variance, other):
-    """Derivatives of the first moment by its variance, and of the second by the covariance and that variance.
-
-    The second is a cusp where two samples are parallel. Its slopes cancel there, from one side and the other.
-    """
-    root, other_root = np.sqrt(variance), np.sqrt(other)
-    cosine = covariance / root / other_root
-    square = (1.0 - cosine) * (1.0 + cosine)
-    cusp = square <= 2.0 * (1.0 - _PARALLEL)
-    sine = np.sqrt(np.where(cusp, 0.0, square))
-    change = np.where(cusp, 0.0, 0.5 / math.pi / np.where(cusp, 1.0, sine))
-    return sine * (other_root / root / (4.0 * math.pi)), change / root / other_root, cosine * change * (-0.5 / variance)
-
-
-def _erf_slopes(covariance, variance, other):
-    """The same for φ(u) = erf(u)."""
-    first = 1.0 + 2.0 * variance
-    size = np.sqrt(first) * np.sqrt(1.0 + 2.0 * other)
-    sine = np.clip(2.0 * covariance / size, -1.0, 1.0)
-    square = (1.0 - sine) * (1.0 + sine)
-    slope = 4.0 / math.pi / (size * np.sqrt(square))
-    return -slope * covariance / first, 2.0 * slope * sine / (size * square), -slope / (first * square)
-
-
-#: Moments of an activation and of its slope under a bivariate normal distribution with these variances.
-MOMENTS = {"relu": _relu_moments, "erf": _erf_moments}
-#: Their derivatives; that of the first moment by the covariance is the second (Price's theorem).
-SLOPES = {"relu": _relu_slopes, "erf": _erf_slopes}
 
 
 @dataclass(frozen=True)
@@ -97,6 +58,19 @@ class Anchors:
     inputs: list
     gradients: list
     jitter: float
+
+
+class Tangent(NamedTuple):
+    """Tangent kernel of samples, and what of it changes when the first of two samples moves; all of shape (n, n).
+
+    The gradient of the kernel is ``along · x' + radial · x``; it includes what the gates do while x moves. Gates are
+    the products of the gradients at the first layer, ⟨delta_0, delta'_0⟩.
+    """
+
+    kernel: np.ndarray
+    gates: np.ndarray
+    along: np.ndarray
+    radial: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -130,9 +104,9 @@ class InfiniteMLP:
     def __post_init__(self):
         if isinstance(self.depth, bool) or not isinstance(self.depth, Integral) or self.depth < 1:
             raise ValueError(f"depth must be an integer >= 1, the number of hidden layers; got {self.depth!r}.")
-        if self.activation not in MOMENTS:
+        if self.activation not in ACTIVATIONS:
             raise ValueError(
-                f"activation must be one of {sorted(MOMENTS)} at infinite width, whose kernels have closed forms; "
+                f"activation must be one of {sorted(ACTIVATIONS)} at infinite width, whose kernels have closed forms; "
                 f"got {self.activation!r}."
             )
         if not isinstance(self.bias, (bool, np.bool_, Real)) or not math.isfinite(self.bias) or self.bias < 0:
@@ -163,7 +137,7 @@ class InfiniteMLP:
             For shapes that do not fit; if the values of X overflow; for ReLU without a bias, if a sample is zero: it
             has no direction.
         """
-        inputs, slopes, _ = self._recursion(X, Y)
+        inputs, slopes = self._moments(*self._covariances(X, Y))
         gradients = [np.ones_like(inputs[0])]
         for slope in slopes[::-1]:
             gradients.append(gradients[-1] * slope)
@@ -171,8 +145,8 @@ class InfiniteMLP:
 
     def kernel(self, X, Y=None):
         """Neural tangent kernel, shape (n, n'); arguments and errors as for `layer_products`."""
-        inputs, gradients = self.layer_products(X, Y)
-        return sum(first * second for first, second in zip(inputs, gradients, strict=True))
+        covariances, (roots, _), (others, _) = self._covariances(X, Y)
+        return tangent_kernel(ACTIVATIONS[self.activation], covariances, roots, others)
 
     def layer_slopes(self, X):
         """Gradients of the layers' products of samples x, x' with respect to x, for all pairs of rows of X.
@@ -189,27 +163,44 @@ class InfiniteMLP:
         inputs, gradients : lists of pairs (along, radial), ndarrays of shape (n, n), one per layer
             Of Σ_l = ⟨h, h'⟩ and of ⟨delta, delta'⟩, from the first layer to the last.
         """
-        return self._slopes(X, *self._recursion(X))
+        covariances, own, _ = self._covariances(X)
+        inputs, slopes = self._moments(covariances, own, own)
+        n, p = X.shape
+        along, radial = np.full((n, n), 1.0 / p), np.zeros((n, n))
+        of_inputs, of_slopes = [(along, radial)], []
+        for covariance, slope, root, growth in zip(inputs, slopes, *own, strict=False):
+            by_variance, slope_by_variance, slope_by_covariance = layer_derivatives(
+                ACTIVATIONS[self.activation], covariance, root
+            )
+            growth = growth[:, None]
+            of_slopes.append((slope_by_covariance * along, slope_by_covariance * radial + slope_by_variance * growth))
+            along, radial = slope * along, slope * radial + by_variance * growth
+            of_inputs.append((along, radial))
+        product, of_gradients = 1.0, [(np.zeros((n, n)), np.zeros((n, n)))]
+        for slope, changes in zip(slopes[::-1], of_slopes[::-1], strict=True):
+            of_gradients.append(
+                tuple(later * slope + product * change for later, change in zip(of_gradients[-1], changes, strict=True))
+            )
+            product = product * slope
+        return of_inputs, of_gradients[::-1]
 
-    def kernel_slopes(self, X, layer_weights=None):
-        """The same of the neural tangent kernel: one pair (along, radial).
+    def tangent(self, X, layer_weights=None):
+        """Neural tangent kernel of the rows of X, and its gradients with respect to the first of two samples.
 
         Parameters
         ----------
         X : ndarray of shape (n, n_features)
         layer_weights : sequence of float, one per layer, optional
             Weights of the layers in the kernel; 1 by default.
+
+        Returns
+        -------
+        Tangent
         """
-        recursion = inputs, slopes, _ = self._recursion(X)
-        weights = np.ones(self.n_layers) if layer_weights is None else layer_weights
-        changes = [1.0, *np.cumprod(slopes[::-1], axis=0)][::-1], *self._slopes(X, *recursion)
-        return tuple(
-            sum(
-                weight * (first[side] * gradient + product * second[side])
-                for weight, product, gradient, first, second in zip(weights, inputs, *changes, strict=True)
-            )
-            for side in (0, 1)
-        )
+        covariances, own, _ = self._covariances(X)
+        weights = np.ones(self.n_layers) if layer_weights is None else np.array(layer_weights, dtype=float)
+        found = tangent_slopes(ACTIVATIONS[self.activation], covariances, *own, 1.0 / X.shape[1], weights)
+        return Tangent(*found)
 
     def anchor(self, X):
         """Factorise the layers' matrices on the training points, in about n³ operations each.
@@ -294,49 +285,32 @@ class InfiniteMLP:
         """Factor of the first layer's input in the forward pass."""
         return 1.0 / math.sqrt(fan_in)
 
-    def _recursion(self, X, Y=None):
-        """Σ of every layer, the slopes' moments D of every hidden one, and the variances of every layer's inputs."""
-        moments = MOMENTS[self.activation]
+    def _covariances(self, X, Y=None):
+        """Σ_0 of two sets of samples, and what the samples of each have by themselves (`samples_by_layer`)."""
         Y = X if Y is None else Y
         if X.ndim != 2 or Y.ndim != 2 or X.shape[1] != Y.shape[1]:
             raise ValueError(
                 f"both sets of samples must have shape (n, n_features), with the same number of features; got "
                 f"{X.shape} and {Y.shape}."
             )
-        variance, other = self._variances(X), self._variances(Y)
-        inputs = [(X @ Y.T + float(self.bias) ** 2) / X.shape[1]]
-        slopes, variances = [], [variance]
-        for _ in range(self.depth):
-            covariance, slope = moments(inputs[-1], variance[:, None], other[None, :])
-            if X is Y:
-                # Of a sample with itself there is no angle to round.
-                covariance.flat[:: len(X) + 1], slope.flat[:: len(X) + 1] = moments(variance, variance, variance)
-            variance, other = moments(variance, variance, variance)[0], moments(other, other, other)[0]
-            inputs.append(covariance)
-            slopes.append(slope)
-            variances.append(variance)
-        return inputs, slopes, variances
+        activation, growth = ACTIVATIONS[self.activation], 2.0 / X.shape[1]
+        variances, others = self._variances(X), self._variances(Y)
+        covariances = (X @ Y.T + float(self.bias) ** 2) / X.shape[1]
+        own = samples_by_layer(activation, variances, growth, self.depth)
+        if X is Y:
+            # Of a sample with itself there is no angle to round.
+            np.fill_diagonal(covariances, variances)
+            return covariances, own, own
+        return covariances, own, samples_by_layer(activation, others, growth, self.depth)
 
-    def _slopes(self, X, inputs, slopes, variances):
-        """`layer_slopes` from what the recursion found."""
-        growth = np.full((len(X), 1), 2.0 / X.shape[1])  # the variance of x changes by growth · x
-        along, radial = np.full_like(inputs[0], 1.0 / X.shape[1]), np.zeros_like(inputs[0])
-        of_inputs, of_slopes = [(along, radial)], []
-        for covariance, slope, variance in zip(inputs, slopes, variances, strict=False):
-            derivatives = SLOPES[self.activation]
-            by_variance, slope_by_covariance, slope_by_variance = derivatives(covariance, variance[:, None], variance)
-            of_slopes.append((slope_by_covariance * along, slope_by_covariance * radial + slope_by_variance * growth))
-            along, radial = slope * along, slope * radial + by_variance * growth
-            of_inputs.append((along, radial))
-            own = MOMENTS[self.activation](variance, variance, variance)[1]
-            growth = growth * (own + 2.0 * derivatives(variance, variance, variance)[0])[:, None]
-        product, of_gradients = 1.0, [(np.zeros_like(along), np.zeros_like(along))]
-        for slope, changes in zip(slopes[::-1], of_slopes[::-1], strict=True):
-            of_gradients.append(
-                tuple(later * slope + product * change for later, change in zip(of_gradients[-1], changes, strict=True))
-            )
-            product = product * slope
-        return of_inputs, of_gradients[::-1]
+    def _moments(self, covariances, own, other):
+        """Σ of every layer, and the slopes' moments D of every hidden one."""
+        inputs, slopes = [covariances], []
+        for roots, others in zip(own[0], other[0], strict=True):
+            moments, slope = layer_moments(ACTIVATIONS[self.activation], inputs[-1], roots, others)
+            inputs.append(moments)
+            slopes.append(slope)
+        return inputs, slopes
 
     def _variances(self, X):
         """Diagonal of Σ_0."""

@@ -133,9 +133,9 @@ class StretchedInfiniteMLP:
         """Gradients of the fitted function with respect to x M at the training points."""
         return self.network.input_gradients(anchors, coefs)
 
-    def kernel_slopes(self, Z, layer_weights):
-        """Gradients of the kernel with respect to x M, at samples x M."""
-        return self.network.kernel_slopes(Z, layer_weights)
+    def tangent(self, Z, layer_weights):
+        """The kernel of samples x M, and its gradients with respect to x M."""
+        return self.network.tangent(Z, layer_weights)
 
     def _adapted(self, X):
         return X if self.left[0] is None else X @ self.left[0]
@@ -267,14 +267,14 @@ class Relinearisation:
 
     def _step(self, problem):
         """Stretch of the inputs that raises the evidence."""
-        Z, slopes = self.features.kernel_slopes()
+        Z, tangent = self.features.tangent()
         roots = np.ones(len(Z)) if problem.sample_weight is None else np.sqrt(problem.sample_weight)
         evidence = self._evidence_of(problem)
         weights = roots[:, None] * evidence.weights() * roots
         if self._metric == "relevance":
-            return np.diag(self._ascent.stretch(evidence.value, log_slopes(weights, slopes, Z, True))[0])
+            return np.diag(self._ascent.stretch(evidence.value, log_slopes(weights, tangent, Z, True))[0])
         coordinates, basis = reduced_factor(Z)
-        eigenvalues, u = np.linalg.eigh(log_slopes(weights, slopes, coordinates, False))
+        eigenvalues, u = np.linalg.eigh(log_slopes(weights, tangent, coordinates, False))
         return _dense(u if basis is None else basis @ u, *self._ascent.stretch(evidence.value, eigenvalues))
 
     def _mean(self, problem, solution, layer, moment):

@@ -70,19 +70,20 @@ def test_slopes_are_those_of_the_density(rng, weighted, fit_intercept):
     process = Process(rng, weighted, fit_intercept)
     evidence = Evidence(process.path(process.X), 0.4 * process.weights)
     weights = process.roots[:, None] * evidence.weights() * process.roots / process.size
-    slopes = NETWORK.kernel_slopes(process.X)
-    found = log_slopes(weights, slopes, process.X, by_features=False)
+    tangent = NETWORK.tangent(process.X)
+    found = log_slopes(weights, tangent, process.X, by_features=False)
     change = rng.standard_normal((4, 4))
     change += change.T
     above, below = (process.density(process.X @ expm(s * change), evidence.alpha) for s in (1e-4, -1e-4))
     assert np.vdot(found, change) == pytest.approx((above - below) / 2e-4, rel=1e-5)
-    np.testing.assert_allclose(log_slopes(weights, slopes, process.X, by_features=True), np.diagonal(found), atol=1e-10)
+    diagonal = log_slopes(weights, tangent, process.X, by_features=True)
+    np.testing.assert_allclose(diagonal, np.diagonal(found), atol=1e-10)
 
 
 def test_layers_that_are_left_out_of_a_kernel_have_no_slopes(rng):
     X = rng.standard_normal((6, 3))
     weights = (0.5, 0.0, 2.0)
-    along, radial = NETWORK.kernel_slopes(X, weights)
+    tangent = NETWORK.tangent(X, weights)
 
     def kernel(X):
         products = zip(weights, *NETWORK.layer_products(X), strict=True)
@@ -93,7 +94,7 @@ def test_layers_that_are_left_out_of_a_kernel_have_no_slopes(rng):
     moved[0][0] += step
     moved[1][0] -= step
     change = (kernel(moved[0])[0, 1:] - kernel(moved[1])[0, 1:]) / 2.0
-    expected = along[0, 1:] * (X[1:] @ step) + radial[0, 1:] * (X[0] @ step)
+    expected = tangent.along[0, 1:] * (X[1:] @ step) + tangent.radial[0, 1:] * (X[0] @ step)
     np.testing.assert_allclose(change, expected, atol=1e-13)
 
 

@@ -11,8 +11,8 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.preprocessing import KernelCenterer
 
 from lowrank_tangent import AdaptiveTangentRegressor, StructuredRegression, TangentFeatures, TangentRidge, adapt, solve
+from lowrank_tangent._moments import ERF, RELU, layer_moments
 from lowrank_tangent.datasets import make_product
-from lowrank_tangent.infinite import MOMENTS
 from lowrank_tangent.networks import MLP, InfiniteMLP, network_of
 
 COVARIANCES = [(1.0, 1.0, 0.3), (2.0, 0.5, -0.9), (1.0, 3.0, 0.0), (0.01, 4.0, 0.15), (1.0, 1.0, -1.0), (2.0, 2.0, 2.0)]
@@ -48,11 +48,12 @@ def integrate_erf(a, b, c):
 
 @pytest.mark.parametrize(("a", "b", "c"), COVARIANCES)
 @pytest.mark.parametrize(
-    ("activation", "integrate", "tol"), [("relu", integrate_relu, 1e-8), ("erf", integrate_erf, 1e-6)]
+    ("activation", "root", "integrate", "tol"),
+    [(RELU, np.sqrt, integrate_relu, 1e-8), (ERF, lambda variance: np.sqrt(1.0 + 2.0 * variance), integrate_erf, 1e-6)],
 )
-def test_moments_are_the_integrals(activation, integrate, tol, a, b, c):
-    moments = MOMENTS[activation](np.array(c), np.array(a), np.array(b))
-    np.testing.assert_allclose(moments, integrate(a, b, c), atol=tol)
+def test_moments_are_the_integrals(activation, root, integrate, tol, a, b, c):
+    moments = layer_moments(activation, np.array([[c]]), root(np.array([a])), root(np.array([b])))
+    np.testing.assert_allclose(np.ravel(moments), integrate(a, b, c), atol=tol)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
@@ -116,9 +117,19 @@ def test_slopes_are_those_of_the_products(rng, activation, depth, bias):
         for layer, pair in enumerate(slopes):
             expected = differences(lambda Z, side=side, layer=layer: network.layer_products(Z, X)[side][layer])
             np.testing.assert_allclose(gradients(*pair), expected, atol=1e-4 if activation == "relu" else 1e-8)
+    tangent = network.tangent(X)
     np.testing.assert_allclose(
-        gradients(*network.kernel_slopes(X)), differences(lambda Z: network.kernel(Z, X)), atol=1e-4
+        gradients(tangent.along, tangent.radial), differences(lambda Z: network.kernel(Z, X)), atol=1e-4
     )
+    # One pass over all layers finds what the layers' own matrices make up.
+    inputs, gates = network.layer_products(X)
+    slopes = list(zip(inputs, gates, *network.layer_slopes(X), strict=True))
+    np.testing.assert_allclose(tangent.kernel, sum(np.multiply(inputs, gates)), rtol=1e-13)
+    np.testing.assert_allclose(tangent.gates, gates[0], rtol=1e-13)
+    expected = [
+        sum(first[side] * gate + product * second[side] for product, gate, first, second in slopes) for side in (0, 1)
+    ]
+    np.testing.assert_allclose((tangent.along, tangent.radial), expected, rtol=1e-11, atol=1e-12)
 
 
 def test_slopes_on_both_sides_of_a_repeated_sample_cancel(rng):
@@ -129,9 +140,9 @@ def test_slopes_on_both_sides_of_a_repeated_sample_cancel(rng):
     # A cusp: down on both sides.
     assert above[5] < here[5] - 1e-8
     assert below[5] < here[5] - 1e-8
-    along, radial = network.kernel_slopes(X)
+    tangent = network.tangent(X)
     expected = (above - below) / 2.0
-    np.testing.assert_allclose(along[0] * (X @ step) + radial[0] * (X[0] @ step), expected, atol=1e-10)
+    np.testing.assert_allclose(tangent.along[0] * (X @ step) + tangent.radial[0] * (X[0] @ step), expected, atol=1e-10)
 
 
 def test_gradients_of_the_limit_are_those_of_wide_networks(rng):

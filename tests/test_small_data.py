@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
@@ -141,12 +143,30 @@ def test_models_that_would_take_too_long_are_skipped(load):
     for model, shape, n_classes, reason in (
         ("xrfm", (8, 1001), 2, "1001 inputs are more than 1000"),
         ("gp-ard", (8, 65), 2, "65 inputs are more than 64"),
-        ("gp-ard", (401, 2), 2, "401 samples are more than 400"),
         ("gp-ard", (8, 2), 4, "4 classes are more than 3"),
     ):
         task = rivals.Task(np.zeros(shape), np.arange(shape[0]) % n_classes, True, [], 0)
         with pytest.raises(rivals.Skipped, match=reason):
             rivals.RIVALS[model](task)
+
+
+def test_gaussian_process_of_small_data_has_the_slopes_of_scikit_learn(load, rng):
+    X = rng.standard_normal((60, 3))
+    y = np.sin(2.0 * X[:, 0]) + 0.1 * rng.standard_normal(60)
+    kernel = ConstantKernel(1.3) * RBF([0.7, 2.0, 5.0]) + WhiteKernel(0.2)
+    model, expected = (
+        kind(kernel, optimizer=None).fit(X, y) for kind in (load("_rivals_small").ArdProcess, GaussianProcessRegressor)
+    )
+    for theta in (kernel.theta, kernel.theta + rng.standard_normal(5)):
+        value, slopes = model.log_marginal_likelihood(theta, eval_gradient=True)
+        expected_value, expected_slopes = expected.log_marginal_likelihood(theta, eval_gradient=True)
+        assert value == pytest.approx(expected_value, rel=1e-12)
+        np.testing.assert_allclose(slopes, expected_slopes, rtol=1e-9, atol=1e-9)
+    # With endless lengths and no noise all samples are the same: the kernel is singular.
+    model.alpha = 0.0
+    value, slopes = model.log_marginal_likelihood(np.array([0.0, 20.0, 20.0, 20.0, -800.0]), eval_gradient=True)
+    assert value == -np.inf
+    assert not slopes.any()
 
 
 def test_kernel_ridge_of_small_data_is_that_of_scikit_learn(small_data, load):

@@ -1,4 +1,4 @@
-"""Scalar kernels over singular values: the only numba code of the package.
+"""Scalar kernels over singular values.
 
 The named prices are ω(z) = k·(w − 1)^p and k·(w² − 1 − 2 ln w) for a stretch z = w^k that k = 1 or 2 sides share
 equally. In W = w (power) or W = w² (KL), with x = W − 1 and c = 2τ (c = 0 for the stretch itself), all of them have
