@@ -8,6 +8,7 @@ alpha after it.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import time
@@ -17,18 +18,17 @@ import numpy as np
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state, check_scalar
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ._chains import outcomes_of_rounds
+from . import _screening as screening
+from ._folds import Chain, Samples, errors_of_chains
 from ._model import InputTransformer
 from ._rule import judge
-from ._targets import TangentClassifier, TangentRegressor, class_indices
+from ._targets import TangentClassifier, TangentRegressor
 from .estimators import AdaptiveTangentClassifier, AdaptiveTangentRegressor
 from .networks import MLP, network_of
 from .problem import check_number, check_sample_weight
 from .relinearise import EVIDENCE_METRICS, check_metric
-from .solvers._solution import progress
 
 logger = logging.getLogger("lowrank_tangent")
 
@@ -36,9 +36,6 @@ _GRIDS = ("depths", "widths", "activations", "biases", "adaptivities")
 #: Metrics that are tried by default.
 _METRICS_AT_FINITE_WIDTH = ("coefficient", "gradient")
 _METRICS_AT_INFINITE_WIDTH = EVIDENCE_METRICS
-#: A chain of rounds ends where this many of them have not lowered the error by this share: less than folds can tell.
-_PATIENCE = 4
-_LEAST_GAIN = 0.02
 
 
 class _ChosenModel(InputTransformer):
@@ -55,6 +52,7 @@ class _ChosenModel(InputTransformer):
         metrics=None,
         adaptivities=(300.0,),
         max_rounds=24,
+        screening_samples=400,
         penalty="power",
         cv=None,
         refit=True,
@@ -70,6 +68,7 @@ class _ChosenModel(InputTransformer):
         self.metrics = metrics
         self.adaptivities = adaptivities
         self.max_rounds = max_rounds
+        self.screening_samples = screening_samples
         self.penalty = penalty
         self.cv = cv
         self.refit = refit
@@ -107,25 +106,32 @@ class _ChosenModel(InputTransformer):
         y = self._as_given(targets)
         splits = list(check_cv(self.cv, y, classifier=is_classifier(self)).split(X, y, groups))
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        chains = [(network, move) for network, moves in networks for move in moves[: None if max_rounds else 1]]
-        _announce(len(networks) + len(chains) * max_rounds, len(chains) * (max_rounds + 1), splits)
-        tasks = Parallel(n_jobs=self.n_jobs, return_as="generator")(
-            delayed(_chain)(
-                network, move, max_rounds, splits, X, targets, sample_weight, self.penalty, self.fit_intercept, seed
-            )
-            for network, move in chains
+        chains = [
+            Chain(network, move, max_rounds)
+            for network, moves in networks
+            for move in moves[: None if max_rounds else 1]
+        ]
+        run = functools.partial(
+            errors_of_chains,
+            samples=Samples(X, targets, sample_weight),
+            options={"penalty": self.penalty, "fit_intercept": self.fit_intercept, "seed": seed},
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
         )
+        self.screening_results_ = None
+        if max_rounds and screening.pays(chains, splits, self.screening_samples):
+            chains, self.screening_results_ = _screened(
+                chains, screening.thinned(splits, self.screening_samples, sample_weight), run
+            )
+        _announce("choosing among", chains, splits)
         candidates, rows, last = [], [], None
-        with progress(len(chains), "cross-validation", self.verbose) as advance:
-            for (network, (metric, adaptivity)), found in zip(chains, tasks, strict=True):
-                parameters = {**_parameters(network), "metric": metric, "round_adaptivity": adaptivity}
-                for n_rounds, row in enumerate(found):
-                    # Before the first round all chains of a network are the same.
-                    if n_rounds > 0 or network is not last:
-                        candidates.append({**parameters, "n_rounds": n_rounds})
-                        rows.append(row)
-                last = network
-                advance(f"{len(found) - 1} rounds")
+        for chain, found in zip(chains, run(chains, splits, title="cross-validation"), strict=True):
+            for n_rounds, row in enumerate(found):
+                # Before the first round all chains of a network are the same.
+                if n_rounds > 0 or chain.network is not last:
+                    candidates.append({**_parameters(chain), "n_rounds": n_rounds})
+                    rows.append(row)
+            last = chain.network
         errors, left_out, wrong = np.moveaxis(np.array(rows), 2, 0)
         self.cv_results_, self.best_index_ = judge(candidates, errors, left_out, wrong if is_classifier(self) else None)
         self.n_splits_ = len(splits)
@@ -190,6 +196,8 @@ class _ChosenModel(InputTransformer):
             [(metric, value) for metric in tried for value in ([None] if metric in EVIDENCE_METRICS else adaptivities)]
             for tried in metrics
         ]
+        if self.screening_samples is not None:
+            check_scalar(self.screening_samples, "screening_samples", Integral, min_val=2)
         return list(zip(networks, moves, strict=True)), check_scalar(self.max_rounds, "max_rounds", Integral, min_val=0)
 
     def _metrics_of(self, network):
@@ -204,59 +212,44 @@ class _ChosenModel(InputTransformer):
         return metrics
 
 
-def _announce(n_candidates, n_fits, splits):
+def _screened(chains, splits, run):
+    """The chains that are worth all samples, and what is told of all."""
+    _announce("screening", chains, splits)
+    errors = [found[:, :, 0].mean(axis=1) for found in run(chains, splits, title="screening")]
+    remaining, kept = screening.survivors(chains, errors)
+    return remaining, {
+        "params": [
+            {**_parameters(chain), "n_rounds": int(np.argmin(e))} for chain, e in zip(chains, errors, strict=True)
+        ],
+        "mean_test_score": np.array([-np.min(e) for e in errors]),
+        "kept": kept,
+    }
+
+
+def _announce(purpose, chains, splits):
     """Say the cost before it arises."""
+    n_networks = len({id(chain.network) for chain in chains})
     logger.info(
-        "choosing among up to %d candidates: up to %d ridge regressions in %d folds, of up to %d samples each.",
-        n_candidates,
-        n_fits * len(splits),
+        "%s up to %d candidates: up to %d ridge regressions in %d folds, of up to %d samples each.",
+        purpose,
+        n_networks + sum(chain.max_rounds for chain in chains),
+        sum(chain.max_rounds + 1 for chain in chains) * len(splits),
         len(splits),
         max(len(train) for train, _ in splits),
     )
 
 
-def _parameters(network):
-    """Parameters of an estimator with that network."""
+def _parameters(chain):
+    """Parameters of an estimator with that network and move."""
+    network, (metric, adaptivity), _ = chain
     sizes = getattr(network, "hidden_layer_sizes", None)
     return {
         "hidden_layer_sizes": (np.inf,) * network.depth if sizes is None else sizes,
         "activation": network.activation,
         "bias": network.bias,
+        "metric": metric,
+        "round_adaptivity": adaptivity,
     }
-
-
-def _chain(network, move, max_rounds, splits, X, targets, sample_weight, penalty, fit_intercept, seed):
-    """Errors before and after every round of one move, for as long as rounds help.
-
-    Returns
-    -------
-    list of lists
-        For every round and fold the mean squared error on the fold, that of leave-one-out on the others, and the share
-        of samples of the fold for which another class is predicted, if targets stand for classes.
-    """
-    weights = np.ones(len(X)) if sample_weight is None else sample_weight
-    if any(not (weights[train].any() and weights[test].any()) for train, test in splits):
-        raise ValueError("every sample of a fold has weight 0; use fewer folds, or leave such samples out.")
-    folds = []
-    for train, test in splits:
-        data = X[train], targets[train], None if sample_weight is None else sample_weight[train]
-        folds.append(outcomes_of_rounds(network, move, data, X[test], penalty, fit_intercept, seed))
-    found, lowest, last_gain = [], np.inf, 0
-    while len(found) <= min(max_rounds, last_gain + _PATIENCE):
-        outcomes = [next(fold) for fold in folds]
-        rows = [
-            (
-                np.average(np.mean((targets[test] - prediction) ** 2, axis=1), weights=weights[test]),
-                left_out,
-                np.average(class_indices(prediction) != class_indices(targets[test]), weights=weights[test]),
-            )
-            for (_, test), (prediction, left_out) in zip(splits, outcomes, strict=True)
-        ]
-        error = np.mean([row[0] for row in rows])
-        if error < (1.0 - _LEAST_GAIN) * lowest:
-            lowest, last_gain = error, len(found)
-        found.append(rows)
-    return found
 
 
 class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
@@ -289,6 +282,10 @@ class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
     max_rounds : int ≥ 0, default=24
         Every number of rounds up to this is a candidate, until four more have lowered the error by less than 2 %. 0
         chooses among ridge NTKs.
+    screening_samples : int or None, default=400
+        Where folds train on twice as many samples or more, every network and metric is first tried on so many of them,
+        and the best quarter, two at least, on all; of the other networks only ridge NTK is. Where no rounds gain with
+        so few, all are tried on all, as with None.
     penalty : str or SpectralPenalty, default="power"
         Price of stretching a direction, see `lowrank_tangent.penalties`.
     cv : int, splitter, iterable of splits or None, default=None
@@ -319,6 +316,9 @@ class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
         As in ``GridSearchCV``: "params", "param_…", "split…_test_score", "mean_test_score", "std_test_score" and
         "rank_test_score". "mean_excess" is the error above the lowest, "standard_error_of_excess" that of it over the
         folds. "mean_leave_one_out_score" is the closed form in the training parts: too good after a round.
+    screening_results_ : dict or None
+        Of the first run on `screening_samples`, if there was one: "params" of every network and metric with their best
+        number of rounds, "mean_test_score" of it, and whether they were "kept". `cv_results_` has those on all samples.
     n_splits_ : int
     input_transform_, input_metric_, feature_importances_ : ndarray
         As in `AdaptiveTangentRegressor`.
@@ -327,7 +327,7 @@ class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
     Notes
     -----
     At infinite width a candidate costs an n × n eigendecomposition and some kernels for every fold: on one core about
-    0.02 s for 300 samples, and n³ beyond. The default grid has up to 292 candidates, in twelve chains of rounds most of
+    0.02 s for 300 samples, and n³ beyond. The default grid has up to 196 candidates, in eight chains of rounds most of
     which end early.
 
     Examples

@@ -20,7 +20,9 @@ from lowrank_tangent import (
     AdaptiveTangentRegressorCV,
 )
 from lowrank_tangent._chains import outcomes_of_rounds
+from lowrank_tangent._folds import Chain
 from lowrank_tangent._rule import judge
+from lowrank_tangent._screening import survivors, thinned
 from lowrank_tangent.datasets import DATA_VARIABLE, make_gated, make_square
 from lowrank_tangent.networks import MLP, InfiniteMLP
 
@@ -290,6 +292,79 @@ def test_rounds_go_on_while_they_help():
     assert model.best_params_["n_rounds"] > 8
 
 
+def chains_of(results, keys=("hidden_layer_sizes", "bias", "metric")):
+    """Of every candidate its network and metric, and its number of rounds."""
+    return [(tuple(candidate[key] for key in keys), candidate["n_rounds"]) for candidate in results["params"]]
+
+
+def test_a_first_run_on_few_samples_leaves_the_best_quarter_of_the_chains():
+    X, y = make_square(1000, 10, random_state=0)
+    X, y, X_new, y_new = X[:300], y[:300], X[300:], y[300:]
+    splits = list(KFold(2, shuffle=True, random_state=0).split(X))
+    options = {"max_rounds": 4, "cv": splits, "refit": False}
+    everything = AdaptiveTangentRegressorCV(**options, screening_samples=None).fit(X, y)
+    assert everything.screening_results_ is None
+    model = AdaptiveTangentRegressorCV(**{**options, "refit": True}, screening_samples=75).fit(X, y)
+    first = model.screening_results_
+    assert len(first["params"]) == 8
+    assert list(np.flatnonzero(first["kept"])) == sorted(np.argsort(-first["mean_test_score"])[:2])
+    # What is left has the errors that it has without screening; ridge NTK of every network is left.
+    known = dict(zip(chains_of(everything.cv_results_), everything.cv_results_["mean_test_score"], strict=True))
+    found = dict(zip(chains_of(model.cv_results_), model.cv_results_["mean_test_score"], strict=True))
+    good = {chain for (chain, _), kept in zip(chains_of(first), first["kept"], strict=True) if kept}
+    assert {chain for chain, n_rounds in found if n_rounds > 0} == good
+    assert {chain[:2] for chain, n_rounds in found if n_rounds == 0} == {chain[:2] for chain, _ in chains_of(first)}
+    for (chain, n_rounds), score in found.items():
+        same = [known[c, r] for c, r in known if r == n_rounds and (c == chain or (r == 0 and c[:2] == chain[:2]))]
+        assert same == pytest.approx([score], rel=1e-9)
+    assert model.best_params_["n_rounds"] > 0
+    assert model.score(X_new, y_new) > 0.9
+    # Errors of the first run, by the estimators.
+    few = thinned(splits, 75)
+    index = int(np.argmax(first["mean_test_score"]))
+    candidate = AdaptiveTangentRegressor(**first["params"][index], alpha="loo", adaptivity=0.0)
+    scores = cross_val_score(candidate, X, y, cv=few, scoring="neg_mean_squared_error")
+    assert first["mean_test_score"][index] == pytest.approx(scores.mean(), rel=1e-5)
+
+
+def test_few_samples_on_which_no_rounds_gain_leave_all_chains(rng):
+    X, y = rng.standard_normal((120, 8)), rng.standard_normal(120)
+    model = AdaptiveTangentRegressorCV(depths=[1], max_rounds=2, cv=2, screening_samples=20, refit=False).fit(X, y)
+    assert model.screening_results_["kept"].tolist() == [True] * 4
+    assert len(model.cv_results_["params"]) == 2 * (1 + 2 * 2)
+
+
+@pytest.mark.parametrize("samples", [None, 31, 60])
+def test_no_first_run_where_it_saves_little(samples):
+    X, y = make_square(90, 4, random_state=0)
+    model = AdaptiveTangentRegressorCV(depths=[1], max_rounds=1, cv=3, screening_samples=samples, refit=False).fit(X, y)
+    assert model.screening_results_ is None
+
+
+def test_samples_of_the_first_run_are_training_samples_that_count(rng):
+    weights = np.where(rng.uniform(size=100) < 0.3, 0.0, rng.uniform(size=100))
+    splits = list(KFold(4, shuffle=True, random_state=0).split(np.zeros(100)))
+    few = thinned(splits, 20, weights)
+    for (train, test), (some, same), (again, _) in zip(splits, few, thinned(splits, 20, weights), strict=True):
+        assert len(set(some)) == 20
+        assert set(some) <= set(train)
+        assert (weights[some] > 0.0).all()
+        assert np.array_equal(test, same)
+        assert np.array_equal(some, again)
+    assert all(len(train) == 75 for train, _ in thinned(splits, 80))
+
+
+def test_networks_without_a_good_chain_are_left_as_ridge_ntk():
+    one, two = InfiniteMLP(1), InfiniteMLP(2)
+    chains = [Chain(network, (metric, None), 24) for network in (one, two) for metric in ("evidence", "relevance")]
+    errors = [np.array(values) for values in ([1.0, 0.4], [1.0, 0.9, 0.3], [1.0, 0.8], [1.0, 1.0])]
+    remaining, kept = survivors(chains, errors)
+    assert kept.tolist() == [True, True, False, False]
+    assert remaining == [*chains[:2], chains[2]._replace(max_rounds=0)]
+    remaining, kept = survivors(chains, [values[:1] for values in errors])
+    assert (remaining, kept.tolist()) == (chains, [True] * 4)
+
+
 def test_without_rounds_it_chooses_among_ridge_ntks():
     X, y = make_square(60, 4, random_state=0)
     model = AdaptiveTangentRegressorCV(depths=[1, 2], activations=["relu", "erf"], biases=[1.0], max_rounds=0).fit(X, y)
@@ -339,6 +414,8 @@ def test_without_refit_there_is_a_choice_but_no_model():
         ({"biases": [-1.0]}, ValueError, "bias must be"),
         ({"adaptivities": [0.0]}, ValueError, "adaptivities must be a finite number > 0"),
         ({"max_rounds": -1}, ValueError, "max_rounds == -1, must be >= 0"),
+        ({"screening_samples": 1}, ValueError, "screening_samples == 1, must be >= 2"),
+        ({"screening_samples": 0.5}, TypeError, "screening_samples must be an instance of int"),
         ({"penalty": "lasso"}, ValueError, "penalty must be one of"),
         ({"cv": 100}, ValueError, "Cannot have number of splits n_splits=100 greater than the number of samples"),
     ],
