@@ -141,7 +141,8 @@ class TangentFeatures:
 
     def _set(self, X, sample_weight):
         """Take the training points where the network needs them, and set the scale."""
-        if hasattr(self.network, "anchor"):
+        is_anchored = hasattr(self.network, "anchor")
+        if is_anchored:
             self.weights_ = self.network.anchor(X.astype(np.float64, copy=False))
         with np.errstate(over="ignore", invalid="ignore"):
             first = self.network.factors(self.weights_, X[:1])
@@ -149,8 +150,10 @@ class TangentFeatures:
         self._roots = [math.sqrt(weight) for weight in _check_layer_weights(self.layer_weights, len(self.layers_))]
         self._row_floats = sum(h.size + delta.shape[-1] * self.n_outputs_ for h, delta in first)
         self.scale_ = 1.0
+        # Factors of all training points at once are those that anchors have.
+        batches = [X] if is_anchored else self._batches(X)
         with np.errstate(over="ignore", invalid="ignore"):
-            diagonal = [self._stored(batch, check=True).diagonal() for batch in self._batches(X)]
+            diagonal = [self._stored(batch, check=True).diagonal() for batch in batches]
         mean = np.average(np.concatenate(diagonal).mean(axis=1), weights=sample_weight)
         if not np.isfinite(mean):
             raise ValueError(f"the tangent features overflow: {_range_of(X)}. Standardise X first.")

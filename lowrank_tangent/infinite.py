@@ -240,14 +240,16 @@ class InfiniteMLP:
         list of pairs of ndarray: shapes (n', n_features + 1) and (n', n) for the first layer (n_features without a
         bias), (n', n) and (n', n) in between, (n', n) and (n', 1) for the last
         """
-        inputs, gradients = self.layer_products(X, anchors.X)
+        if anchors.jitter == 0.0 and np.array_equal(X, anchors.X):
+            # Products of the training points with themselves, whitened, are the factors that whiten.
+            inputs, gradients = anchors.inputs[1:], anchors.gradients[:-1]
+        else:
+            inputs, gradients = self.layer_products(X, anchors.X)
+            inputs = list(map(_whitened, inputs[1:], anchors.inputs[1:]))
+            gradients = list(map(_whitened, gradients[:-1], anchors.gradients[:-1]))
         rows = np.hstack([X, np.full((len(X), 1), float(self.bias))]) if self.bias else X
-        h = [rows * self.forward_scale(X.shape[1])]
-        h += [_whitened(products, factor) for products, factor in zip(inputs[1:], anchors.inputs[1:], strict=True)]
-        delta = [
-            _whitened(products, factor) for products, factor in zip(gradients[:-1], anchors.gradients[:-1], strict=True)
-        ]
-        return list(zip(h, [*delta, np.ones((len(X), 1))], strict=True))
+        first = rows * self.forward_scale(X.shape[1])
+        return list(zip([first, *inputs], [*gradients, np.ones((len(X), 1))], strict=True))
 
     def input_gradients(self, anchors, coefs):
         """Gradients of x ↦ Σ_l h_lᵀ B_l delta_l at the training points, in about n³ operations a layer.

@@ -179,7 +179,7 @@ class StructuredRegression:
 
     def penalty_value(self, coefs):
         """(α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))."""
-        return 0.5 * self.alpha * float(self.spectral.effective([singular_values(coef) for coef in coefs]))
+        return 0.5 * self.alpha * float(self.spectral.effective(self._spectra(coefs)))
 
     def objective(self, coefs, prediction=None):
         """Primal objective P(B). `prediction` as for `certificate`."""
@@ -304,7 +304,14 @@ class StructuredRegression:
         return float(np.sqrt(max(miss, 0.0) / (size or 1.0)))
 
     def _dual_spectra(self, dual):
-        return [singular_values(pull) for pull in self.design.rmatvec(dual)]
+        return self._spectra(self.design.rmatvec(dual))
+
+    def _spectra(self, matrices):
+        """Singular values of one matrix a layer; where ridge adds up their squares the root of that sum alone."""
+        return [
+            np.array([np.linalg.norm(matrix)]) if penalty.is_fixed else singular_values(matrix)
+            for matrix, penalty in zip(matrices, self.spectral, strict=True)
+        ]
 
     def _dual_value(self, dual, spectra):
         barrier = sum(

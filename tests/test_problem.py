@@ -38,6 +38,24 @@ def test_objective_is_the_one_written_out(rng, penalty, outputs, C):
     assert problem.objective(coefs) == pytest.approx(objective_from_scratch(problem, coefs), rel=1e-9)
 
 
+def test_a_layer_that_stays_adds_up_squares(rng):
+    operator = random_operator(rng, 12, [(3, 4), (4, 2)])
+    problem = StructuredRegression(operator, rng.standard_normal(12), alpha=0.3, adaptivity=[7.0, 0.0])
+    coefs = [rng.standard_normal(shape) for shape in operator.coef_shapes]
+    z = 1.0 + np.concatenate([[0.0], np.logspace(-6, 3, 400_001)])
+    moving = sum(((z - 1) ** 2 / 7.0 + v**2 / z**2).min() for v in np.linalg.svd(coefs[0], compute_uv=False))
+    assert problem.penalty_value(coefs) == pytest.approx(0.15 * (moving + np.sum(coefs[1] ** 2)), rel=1e-9)
+    # The conjugate of (α/2) v² is u² / (2α): at the coefficients of ridge regression both bounds meet.
+    ridge = problem.with_strength(0.3, 0.0)
+    fit = np.linalg.lstsq(
+        np.vstack([dense_matrix(operator), np.sqrt(0.3) * np.eye(20)]), np.append(problem.y, np.zeros(20)), rcond=None
+    )[0]
+    certificate = ridge.certificate(
+        [fit[:12].reshape(3, 4), fit[12:].reshape(4, 2)], problem.y - dense_matrix(operator) @ fit[:, None]
+    )
+    assert certificate.dual_objective == pytest.approx(certificate.objective, rel=1e-12)
+
+
 def test_every_dual_point_is_a_lower_bound(rng):
     operator = random_operator(rng, 12, [(3, 4), (4, 2)])
     problem = StructuredRegression(operator, rng.standard_normal(12), "kl", alpha=0.2, adaptivity=5.0)
