@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 from .evidence import Ascent, Evidence, log_slopes
 from .features import TangentFeatures
 from .infinite import InfiniteMLP
-from .leave_one_out import RidgePath, ridge_path
+from .leave_one_out import RidgePath
 from .penalties import ScaledPenalty, get_penalty
 from .problem import StructuredRegression
 from .relinearise import EVIDENCE_METRICS, FEATURE_METRICS, Relinearisation
@@ -74,7 +74,8 @@ def _outcomes_at_finite_width(network, move, data, X_test, penalty, fit_intercep
         problem = StructuredRegression(
             features.operator(X), targets, penalty, 1.0, 0.0, sample_weight=sample_weight, fit_intercept=fit_intercept
         )
-        alpha, error = ridge_path(problem).best_alpha()
+        problem = problem.diagonalised()
+        alpha, error = problem.ridge_path.best_alpha()
         problem = problem.with_strength(alpha, 0.0)
         solution = solve(problem)
         yield Outcome(features.predict(X_test, solution.coefs) + solution.intercept, error / total)

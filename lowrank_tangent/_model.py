@@ -14,7 +14,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .adaptation import adapt
 from .features import TangentFeatures, check_dtype
-from .leave_one_out import ridge_path
 from .networks import network_of
 from .problem import StructuredRegression
 from .relinearise import Relinearisation, run_rounds
@@ -43,7 +42,7 @@ class TangentModel:
         unfinished = []
 
         def solve_on(features):
-            problem, path, left_out = self._problem(features.operator(X), targets, sample_weight, settings)
+            problem, left_out = self._problem(features.operator(X), targets, sample_weight, settings)
             solution = solve(
                 problem,
                 settings["solver"],
@@ -56,7 +55,7 @@ class TangentModel:
             )
             if not solution.converged:
                 unfinished.append(solution)
-            return problem, solution, path, left_out
+            return problem, solution, left_out
 
         relinearisation = Relinearisation(self.initial_features_, settings["metric"], settings["round_adaptivity"])
         problem, solution, self.rounds_ = run_rounds(relinearisation, X, settings["n_rounds"], solve_on)
@@ -79,7 +78,7 @@ class TangentModel:
         return self
 
     def _problem(self, operator, targets, sample_weight, settings):
-        """The problem on these features; `RidgePath` and leave-one-out error of a chosen alpha, else None and NaN."""
+        """The problem on these features, and the leave-one-out error of a chosen alpha, else NaN."""
         chosen = isinstance(self.alpha, str) and self.alpha == "loo"
         problem = StructuredRegression(
             operator,
@@ -92,7 +91,7 @@ class TangentModel:
             fit_intercept=self.fit_intercept,
         )
         if not chosen:
-            return problem, None, math.nan
+            return problem, math.nan
         if self.loss != "squared":
             raise ValueError(f"alpha='loo' is for loss='squared'; got loss={self.loss!r}. Give alpha as a number.")
         if not problem.spectral.is_fixed:
@@ -100,10 +99,10 @@ class TangentModel:
                 "alpha='loo' chooses alpha by a closed form of ridge regression, which adaptivity=0 is (rounds may "
                 f"still move, by round_adaptivity); got adaptivity={settings['adaptivity']!r}. Give alpha as a number."
             )
-        path = ridge_path(problem)
-        alpha, error = path.best_alpha()
+        problem = problem.diagonalised()
+        alpha, error = problem.ridge_path.best_alpha()
         count = len(targets) if sample_weight is None else sample_weight.sum()
-        return problem.with_strength(alpha, settings["adaptivity"]), path, error / (count * targets.shape[1])
+        return problem.with_strength(alpha, settings["adaptivity"]), error / (count * targets.shape[1])
 
     def _settings(self):
         return {

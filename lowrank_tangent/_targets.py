@@ -9,9 +9,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
+from ._checks import check_sample_weight
 from .features import check_dtype
 from .losses import probabilities_of
-from .problem import check_sample_weight
 
 
 class TangentRegressor(RegressorMixin):

@@ -21,13 +21,13 @@ from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import _screening as screening
+from ._checks import check_number, check_sample_weight
 from ._folds import Chain, Samples, errors_of_chains
 from ._model import InputTransformer
 from ._rule import judge
 from ._targets import TangentClassifier, TangentRegressor
 from .estimators import AdaptiveTangentClassifier, AdaptiveTangentRegressor
 from .networks import MLP, network_of
-from .problem import check_number, check_sample_weight
 from .relinearise import EVIDENCE_METRICS, check_metric
 
 logger = logging.getLogger("lowrank_tangent")

@@ -111,14 +111,3 @@ class RidgePath:
         left = np.einsum("ick,k,idk->icd", rows, shrinkage, rows, optimize=True)
         left += (_EPS * alpha - of_intercept[:, None, None]) * np.eye(self._block)
         return np.linalg.solve(left, residuals[:, :, None])[:, :, 0]
-
-
-def ridge_path(problem):
-    """`RidgePath` of a regression problem, whatever its alpha."""
-    design = problem.design
-    kernel = design.mean_gram() if design.outputs == "shared" else design.gram()
-    unit = None
-    if problem.fit_intercept:
-        roots = np.ones(design.n_samples) if problem.sample_weight is None else np.sqrt(problem.sample_weight)
-        unit = roots / np.linalg.norm(roots)
-    return RidgePath(kernel, problem.target, unit)

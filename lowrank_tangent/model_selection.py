@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .problem import StructuredRegression, check_number
+from ._checks import check_number
+from .problem import StructuredRegression
 from .solvers import solve_path
 from .solvers._solution import progress
 

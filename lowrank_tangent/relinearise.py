@@ -41,7 +41,6 @@ import numpy as np
 
 from ._factors import reduced_factor, singular_vectors
 from .evidence import Ascent, Evidence, log_slopes
-from .leave_one_out import ridge_path
 from .networks import MLP
 
 #: What a round stretches.
@@ -228,17 +227,17 @@ class Relinearisation:
         transform = _composed(self.left[0], stretch)
         return np.eye(n_features) if transform is None else transform
 
-    def log_evidence(self, problem, path=None):
-        """What the metric raises, of a problem (and its `RidgePath`, if it is known); NaN if it does not look at it."""
-        return self._evidence_of(problem, path).value if self._metric in EVIDENCE_METRICS else math.nan
+    def log_evidence(self, problem):
+        """What the metric raises, of a problem; NaN if it does not look at it."""
+        return self._evidence_of(problem).value if self._metric in EVIDENCE_METRICS else math.nan
 
-    def _evidence_of(self, problem, path=None):
+    def _evidence_of(self, problem):
         """Evidence of the problem's kernel, kept for the last problem."""
         if problem.loss.name != "squared":
             raise ValueError(f"metric={self._metric!r} is for loss='squared'; got loss={problem.loss.name!r}.")
         if self._evidence[0] is not problem:
-            path = ridge_path(problem) if path is None else path
-            self._evidence = problem, Evidence(path, problem.sample_weight)
+            known = problem if problem.ridge_path is not None else problem.diagonalised()
+            self._evidence = problem, Evidence(known.ridge_path, problem.sample_weight)
         return self._evidence[1]
 
     def _stretch(self, layer, problem, solution):
@@ -314,7 +313,7 @@ def run_rounds(relinearisation, X, n_rounds, solve_on):
     X : ndarray of shape (n, n_features)
     n_rounds : int
     solve_on : callable
-        Called with features; returns (problem, solution, `RidgePath` or None, leave-one-out error).
+        Called with features; returns (problem, solution, leave-one-out error).
 
     Returns
     -------
@@ -325,7 +324,7 @@ def run_rounds(relinearisation, X, n_rounds, solve_on):
     """
     rounds = []
     while True:
-        problem, solution, path, left_out = solve_on(relinearisation.features)
+        problem, solution, left_out = solve_on(relinearisation.features)
         residuals = problem.y - solution.prediction - solution.intercept
         rounds.append(
             Round(
@@ -335,7 +334,7 @@ def run_rounds(relinearisation, X, n_rounds, solve_on):
                 stationarity=solution.stationarity,
                 training_error=float(np.average(np.mean(residuals**2, axis=1), weights=problem.sample_weight)),
                 leave_one_out_error=left_out,
-                log_evidence=relinearisation.log_evidence(problem, path),
+                log_evidence=relinearisation.log_evidence(problem),
                 left=list(relinearisation.left),
                 right=list(relinearisation.right),
             )

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils import check_random_state
 
+from ._checks import check_number
 from .adaptation import adapt
-from .problem import StructuredRegression, check_number
+from .problem import StructuredRegression
 from .solvers import Monitor, solve
 from .solvers.bilinear import JointProblem, JointSolver
 from .solvers.interpolation import by_multipliers

@@ -18,7 +18,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.preprocessing import LabelBinarizer
 
 from conftest import BENCHMARKS, ROOT, tables_in
-from lowrank_tangent import AdaptiveTangentClassifier, TangentRidgeClassifier
+from lowrank_tangent import AdaptiveTangentClassifier, AdaptiveTangentRegressorCV, TangentRidgeClassifier
 from lowrank_tangent.networks import MLP
 
 NAMES = sorted(path.stem for path in BENCHMARKS.glob("[a-z]*.py"))
@@ -273,3 +273,20 @@ def test_intervals_of_ratios(load):
     # Of twenty the sign test leaves out five on either side: P(Binomial(20, 1/2) ≤ 5) = 0.021.
     ratios = np.random.default_rng(0).permutation(np.linspace(1.0, 2.9, 20))
     assert ratios_of(run_of(ratios)) == pytest.approx((1.95, 1.5, 2.4))
+
+
+def test_screening_is_compared_on_the_same_samples(load, monkeypatch, tmp_path):
+    table = tmp_path / "screening.csv"
+    arguments = ["--data", "gated", "--n", "60", "--samples", "20", "--seeds", "1", "--csv", str(table)]
+    monkeypatch.setattr(sys, "argv", ["screening", *arguments])
+    load("screening").main()
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["seed"] for row in rows] == ["10"]
+    for row in rows:
+        task, (X_test, y_test) = load("small_data").samples("gated", 60, int(row["seed"]))
+        for label, few in (("all", None), ("few", 20)):
+            model = AdaptiveTangentRegressorCV(cv=task.folds, screening_samples=few).fit(task.X, task.y)
+            assert float(row[f"fold_error_{label}"]) == pytest.approx(-model.best_score_, rel=1e-6)
+            assert float(row[f"test_error_{label}"]) == pytest.approx(1.0 - model.score(X_test, y_test), rel=1e-5)
+            assert float(row[f"seconds_{label}"]) > 0.0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lowrank_tangent import AdaptiveTangentRegressor, StructuredRegression, TangentFeatures, TangentRidge, solve
-from lowrank_tangent.leave_one_out import ALPHAS, ridge_path
+from lowrank_tangent.leave_one_out import ALPHAS
 from lowrank_tangent.networks import MLP
 
 ALPHA = 0.3
@@ -37,11 +37,28 @@ def test_closed_form_is_leaving_one_out(data, outputs, fit_intercept, weighted):
     operator = TangentFeatures(MLP((6,)), outputs, 0).fit(X, 2).operator(X)
     sample_weight = weights if weighted else None
     problem = StructuredRegression(operator, Y, "ridge", 1.0, 0.0, "squared", sample_weight, fit_intercept)
-    path = ridge_path(problem)
+    path = problem.diagonalised().ridge_path
     expected = left_out(operator, Y, weights if weighted else np.ones(14), fit_intercept)
     assert path.leave_one_out([ALPHA])[0] == pytest.approx(expected, rel=1e-9)
     ridge = solve(problem.with_strength(ALPHA, 0.0))
     np.testing.assert_allclose(path.dual_coefs(ALPHA), ridge.dual / ALPHA, atol=1e-9)
+
+
+@pytest.mark.parametrize("outputs", ["shared", "network"])
+@pytest.mark.parametrize("loss", ["squared", "interpolation"])
+def test_a_problem_that_is_diagonalised_has_the_same_solutions(data, outputs, loss):
+    X, Y, weights = data
+    weights = weights if loss == "squared" else None
+    operator = TangentFeatures(MLP((30,)), outputs, 0).fit(X, 2).operator(X)
+    problem = StructuredRegression(operator, Y, "power", 1.0, 0.0, loss, weights, loss == "squared")
+    known = problem.diagonalised()
+    assert problem.ridge_path is None
+    for alpha in (1e-3, ALPHA):
+        one, other = (solve(p.with_strength(alpha, 0.0), "ridge") for p in (problem, known))
+        assert other.converged
+        np.testing.assert_allclose(other.prediction, one.prediction, atol=1e-9)
+        for coef, expected in zip(other.coefs, one.coefs, strict=True):
+            np.testing.assert_allclose(coef, expected, atol=1e-7)
 
 
 def test_samples_without_weight_do_not_count(data):
@@ -50,7 +67,9 @@ def test_samples_without_weight_do_not_count(data):
     kept = weights > 0.0
     operator = TangentFeatures(MLP((6,)), random_state=0).fit(X, 2).operator(X)
     errors = [
-        ridge_path(StructuredRegression(op, y, "ridge", 1.0, 0.0, "squared", w, True)).leave_one_out([0.01, ALPHA])
+        StructuredRegression(op, y, "ridge", 1.0, 0.0, "squared", w, True)
+        .diagonalised()
+        .ridge_path.leave_one_out([0.01, ALPHA])
         for op, y, w in ((operator, Y, weights), (operator.rows(kept), Y[kept], weights[kept]))
     ]
     np.testing.assert_allclose(errors[0], errors[1], rtol=1e-9)
@@ -62,7 +81,7 @@ def test_a_sample_that_alone_decides_leaves_a_finite_error(data):
     only[5] = 1.0
     operator = TangentFeatures(MLP((6,)), random_state=0).fit(X, 2).operator(X)
     problem = StructuredRegression(operator, Y, "ridge", 1.0, 0.0, "squared", only, True)
-    assert np.isfinite(ridge_path(problem).leave_one_out(ALPHAS)).all()
+    assert np.isfinite(problem.diagonalised().ridge_path.leave_one_out(ALPHAS)).all()
 
 
 @pytest.mark.parametrize("sizes", [(32,), (np.inf,)])
@@ -71,7 +90,7 @@ def test_estimators_choose_alpha_by_it(rng, sizes):
     y = X[:, 0] ** 2 + 0.3 * rng.standard_normal(50)
     model = TangentRidge(sizes, alpha="loo", random_state=0).fit(X, y)
     problem = StructuredRegression(model.features_.operator(X), y, "ridge", 1.0, 0.0, fit_intercept=True)
-    errors = ridge_path(problem).leave_one_out(ALPHAS) / 50
+    errors = problem.diagonalised().ridge_path.leave_one_out(ALPHAS) / 50
     assert model.alpha_ == ALPHAS[np.argmin(errors)]
     assert ALPHAS[0] < model.alpha_ < ALPHAS[-1]
     assert model.rounds_[0].leave_one_out_error == pytest.approx(errors.min())

@@ -11,9 +11,9 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils import check_random_state
 
+from .._checks import check_number
 from .._memory import physical_memory
-from ..leave_one_out import ridge_path
-from ..problem import StructuredRegression, check_number
+from ..problem import StructuredRegression
 from ._extrapolation import Extrapolation
 from ._preconditioner import Preconditioner
 from ._solution import Iteration, Monitor, Solution
@@ -177,7 +177,12 @@ def solve_path(problem, alphas, adaptivities, tol, visit):
         row = reduced.with_strength(1.0, adaptivity)
         method = _choose(row)
         if method not in solvers:
-            solvers[method] = _sharing(*_capable(method, row), reduced)
+            run, max_iter = _capable(method, row)
+            if run is solve_newton:
+                run = functools.partial(run, preconditioner=Preconditioner(reduced))
+            elif run is solve_ridge and not row.loss.is_constraint:
+                reduced = reduced.diagonalised()
+            solvers[method] = run, max_iter
         run, max_iter = solvers[method]
         # Without convexity an extrapolated point may lead to another minimum than the last solution does.
         known = Extrapolation() if row.spectral.is_convex else Extrapolation(max_degree=0)
@@ -192,15 +197,6 @@ def solve_path(problem, alphas, adaptivities, tol, visit):
                 problem.with_strength(alpha, adaptivity),
                 replace(solution, coefs=expand(solution.coefs), method=method),
             )
-
-
-def _sharing(run, max_iter, problem):
-    """A solver and its iteration limit; what problems that differ in alpha and adaptivity share is computed once."""
-    if run is solve_newton:
-        run = functools.partial(run, preconditioner=Preconditioner(problem))
-    elif run is solve_ridge and not problem.loss.is_constraint:
-        run = functools.partial(run, path=ridge_path(problem))
-    return run, max_iter
 
 
 def _solve_from(start, problem, run, max_iter, monitor):

@@ -8,10 +8,11 @@ from .._cholesky import CholeskyFactor
 from .interpolation import check_rank
 
 
-def solve_ridge(problem, monitor, max_iter, warm_start, path=None):
+def solve_ridge(problem, monitor, max_iter, warm_start):
     """Solve the problem without adaptivity by one Cholesky factorisation of its kernel.
 
-    Costs n²·(p + q) + n³/3 operations for "shared" outputs, with n·C for n for "network" outputs.
+    Costs n²·(p + q) + n³/3 operations for "shared" outputs, with n·C for n for "network" outputs; n² of a problem that
+    is diagonalised.
 
     Parameters
     ----------
@@ -19,14 +20,13 @@ def solve_ridge(problem, monitor, max_iter, warm_start, path=None):
     monitor : Monitor
     max_iter, warm_start
         Not needed.
-    path : RidgePath, optional
-        Eigendecomposition of the kernel for problems that differ in alpha: each then costs n² operations.
 
     Returns
     -------
     coefs, dual, message
     """
-    if path is not None and problem.alpha > path.rounding:
+    path = problem.ridge_path
+    if path is not None and not problem.loss.is_constraint and problem.alpha > path.rounding:
         solution, unreachable = path.dual_coefs(problem.alpha), 0.0
     else:
         solution, unreachable = _solve(problem)
