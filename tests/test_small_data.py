@@ -185,7 +185,8 @@ def test_kernel_ridge_of_small_data_is_that_of_scikit_learn(small_data, load):
 def test_feature_machines_have_the_average_outer_product_of_gradients(load, rng, power):
     X, targets = rng.standard_normal((30, 4)), rng.standard_normal((30, 2))
     machines = load("_rivals_small").feature_machines(X, targets, 4, 1.5, 0.1, power)
-    step = 1e-5
+    # Shorter steps from a sample drown in the rounding of squared distances.
+    step = 1e-4
     expected = np.eye(4)
     for predict in itertools.islice(machines, 3):
         # The ridge regression of the kernel of distances ‖(x − x') T‖, T Tᵀ the last outer product.
