@@ -55,23 +55,39 @@ def network_problem(n, d, hidden, penalty, alpha, adaptivity, outputs="shared", 
     return StructuredRegression(features.operator(X), Y, penalty, alpha, adaptivity, fit_intercept=True)
 
 
-#: Name to the problem, and to the method and tolerance with which it is solved.
+def solving(problem, method="newton", tol=1e-6):
+    """A function that solves the problem."""
+    from lowrank_tangent import solve
+
+    return lambda: solve(problem, method, tol)
+
+
+def refitting(n, d, n_rounds):
+    """A function that fits a network of infinite width with rounds; returns the last solution."""
+    from lowrank_tangent import AdaptiveTangentRegressor
+    from lowrank_tangent.datasets import make_product
+
+    X, y = make_product(n, d, noise=0.1, random_state=0)
+    model = AdaptiveTangentRegressor(
+        (np.inf, np.inf), alpha="loo", adaptivity=0.0, metric="evidence", n_rounds=n_rounds
+    )
+    return lambda: model.fit(X, y).solution_
+
+
+#: Name to what makes the problem and returns the function that is timed.
 CASES = {
-    "small": (lambda: factors_problem(60, 20, 30, "power", 0.01, 100.0), "newton", 1e-6),
-    "little adapted": (lambda: factors_problem(1000, 50, 400, "power", 0.01, 100.0), "newton", 1e-6),
-    "nearly nuclear": (lambda: factors_problem(500, 40, 200, "power", 0.01, 100.0, 0.1), "newton", 1e-6),
-    "kl, tight": (lambda: factors_problem(300, 30, 200, "kl", 0.01, 100.0, 0.2), "newton", 1e-10),
-    "network": (lambda: network_problem(800, 30, (256,), "power", 0.1, 10.0), "newton", 1e-6),
-    "deep network": (lambda: network_problem(400, 20, (64, 64), "kl", 0.1, 100.0), "newton", 1e-6),
-    "five outputs, shared": (lambda: network_problem(500, 20, (128,), "power", 0.1, 10.0, n_outputs=5), "newton", 1e-6),
-    "three outputs, network": (
-        lambda: network_problem(300, 20, (64,), "power", 0.1, 10.0, "network", 3),
-        "newton",
-        1e-6,
-    ),
-    "not convex": (lambda: network_problem(200, 10, (40,), "joint", 0.02, 20.0), "reweighted", 1e-6),
-    "proximal": (lambda: factors_problem(100, 15, 30, "power", 0.01, 100.0, 0.2), "proximal", 1e-4),
-    "ridge": (lambda: network_problem(800, 30, (256,), "power", 0.1, 0.0), "ridge", 1e-6),
+    "small": lambda: solving(factors_problem(60, 20, 30, "power", 0.01, 100.0)),
+    "little adapted": lambda: solving(factors_problem(1000, 50, 400, "power", 0.01, 100.0)),
+    "nearly nuclear": lambda: solving(factors_problem(500, 40, 200, "power", 0.01, 100.0, 0.1)),
+    "kl, tight": lambda: solving(factors_problem(300, 30, 200, "kl", 0.01, 100.0, 0.2), tol=1e-10),
+    "network": lambda: solving(network_problem(800, 30, (256,), "power", 0.1, 10.0)),
+    "deep network": lambda: solving(network_problem(400, 20, (64, 64), "kl", 0.1, 100.0)),
+    "five outputs, shared": lambda: solving(network_problem(500, 20, (128,), "power", 0.1, 10.0, n_outputs=5)),
+    "three outputs, network": lambda: solving(network_problem(300, 20, (64,), "power", 0.1, 10.0, "network", 3)),
+    "not convex": lambda: solving(network_problem(200, 10, (40,), "joint", 0.02, 20.0), "reweighted"),
+    "proximal": lambda: solving(factors_problem(100, 15, 30, "power", 0.01, 100.0, 0.2), "proximal", 1e-4),
+    "ridge": lambda: solving(network_problem(800, 30, (256,), "power", 0.1, 0.0), "ridge"),
+    "rounds, infinite width": lambda: refitting(600, 20, 3),
 }
 
 
@@ -81,10 +97,9 @@ def child(names, repeats):
 
     found = {}
     for name in names:
-        make, method, tol = CASES[name]
-        problem = make()
-        lowrank_tangent.solve(problem, method, tol)  # compiled before the clock starts
-        seconds, solution = median_seconds(lambda p=problem, m=method, t=tol: lowrank_tangent.solve(p, m, t), repeats)
+        run = CASES[name]()
+        run()  # compiled before the clock starts
+        seconds, solution = median_seconds(run, repeats)
         found[name] = {"seconds": seconds, "objective": solution.objective, "converged": bool(solution.converged)}
     json.dump({"package": lowrank_tangent.__file__, "cases": found}, sys.stdout)
 

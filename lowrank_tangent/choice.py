@@ -104,7 +104,11 @@ class _ChosenModel(InputTransformer):
         sample_weight = check_sample_weight(sample_weight, len(X))
         networks, max_rounds = self._grid(targets, sample_weight)
         y = self._as_given(targets)
-        splits = list(check_cv(self.cv, y, classifier=is_classifier(self)).split(X, y, groups))
+        samples = np.arange(len(X))
+        splits = [
+            (samples[train], samples[test])
+            for train, test in check_cv(self.cv, y, classifier=is_classifier(self)).split(X, y, groups)
+        ]
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         chains = [
             Chain(network, move, max_rounds)

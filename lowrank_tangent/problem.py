@@ -163,12 +163,13 @@ class StructuredRegression:
 
         Ridge regressions of what is made of it by `with_strength` and `reduced` then cost n² operations each.
         """
-        problem = copy.copy(self)
         kernel = self.design.mean_gram() if self.design.outputs == "shared" else self.design.gram()
-        roots = np.ones(self.design.n_samples) if self.sample_weight is None else np.sqrt(self.sample_weight)
-        problem.ridge_path = RidgePath(
-            kernel, self.target, roots / np.linalg.norm(roots) if self.fit_intercept else None
-        )
+        unit = None
+        if self.fit_intercept:
+            roots = np.ones(self.design.n_samples) if self.sample_weight is None else np.sqrt(self.sample_weight)
+            unit = roots / np.linalg.norm(roots)
+        problem = copy.copy(self)
+        problem.ridge_path = RidgePath(kernel, self.target, unit)
         return problem
 
     def with_strength(self, alpha, adaptivity):

@@ -354,6 +354,21 @@ def test_samples_of_the_first_run_are_training_samples_that_count(rng):
     assert all(len(train) == 75 for train, _ in thinned(splits, 80))
 
 
+def test_splits_may_be_lists_or_masks(rng):
+    X, y = make_square(90, 4, random_state=0)
+    weights = rng.uniform(size=90)
+    indices = list(KFold(2, shuffle=True, random_state=0).split(X))
+    masks = [tuple(np.isin(np.arange(90), part) for part in split) for split in indices]
+    lists = [tuple(map(list, split)) for split in indices]
+    options = {"depths": [1], "max_rounds": 1, "screening_samples": 20, "refit": False}
+    found = [AdaptiveTangentRegressorCV(cv=cv, **options).fit(X, y, weights) for cv in (indices, masks, lists)]
+    for other in found[1:]:
+        np.testing.assert_array_equal(
+            other.screening_results_["mean_test_score"], found[0].screening_results_["mean_test_score"]
+        )
+        np.testing.assert_array_equal(other.cv_results_["mean_test_score"], found[0].cv_results_["mean_test_score"])
+
+
 def test_networks_without_a_good_chain_are_left_as_ridge_ntk():
     one, two = InfiniteMLP(1), InfiniteMLP(2)
     chains = [Chain(network, (metric, None), 24) for network in (one, two) for metric in ("evidence", "relevance")]
