@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from sklearn.preprocessing import LabelBinarizer
+from sklearn.preprocessing import LabelBinarizer, MinMaxScaler
 
 from conftest import BENCHMARKS, ROOT, tables_in
 from lowrank_tangent import AdaptiveTangentClassifier, AdaptiveTangentRegressorCV, TangentRidgeClassifier
@@ -290,3 +290,28 @@ def test_screening_is_compared_on_the_same_samples(load, monkeypatch, tmp_path):
             assert float(row[f"fold_error_{label}"]) == pytest.approx(-model.best_score_, rel=1e-6)
             assert float(row[f"test_error_{label}"]) == pytest.approx(1.0 - model.score(X_test, y_test), rel=1e-5)
             assert float(row[f"seconds_{label}"]) > 0.0
+
+
+def test_outliers_are_clipped_to_the_range_of_the_training_samples(load, monkeypatch, tmp_path, capsys):
+    table = tmp_path / "outliers.csv"
+    arguments = ["--data", "gated", "--n", "40", "--seeds", "2", "--models", "ridge-ntk", "--csv", str(table)]
+    monkeypatch.setattr(sys, "argv", ["outliers", *arguments])
+    load("outliers").main()
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["seed"] for row in rows] == ["0", "1"]
+    for row in rows:
+        task, (X_test, y_test) = load("small_data").samples("gated", 40, int(row["seed"]))
+        clip = MinMaxScaler(clip=True).fit(task.X)
+        inside = clip.inverse_transform(clip.transform(X_test))
+        assert np.abs(inside - X_test).max() > 0.1
+        model = AdaptiveTangentRegressorCV(cv=task.folds, max_rounds=0, random_state=int(row["seed"]))
+        model.fit(task.X, task.y)
+        for X, column in ((X_test, "error"), (inside, "clipped_error")):
+            assert float(row[column]) == pytest.approx(1.0 - model.score(X, y_test), rel=1e-5)
+        misses = (model.predict(X_test) - y_test) ** 2
+        assert float(row["one_sample"]) == pytest.approx(misses.max() / misses.sum(), rel=1e-5)
+    printed = tables_in(capsys.readouterr().out)
+    for name in ("error", "clipped_error"):
+        values = [float(row[name]) for row in rows]
+        assert f"{np.mean(values):.3g} ± {np.std(values, ddof=1):.2g}" in printed["gated"]
