@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import sys
 import warnings
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 from conftest import tables_in
+from lowrank_tangent import AdaptiveTangentRegressor
 
 
 @pytest.fixture
@@ -49,6 +51,22 @@ def test_many_samples_have_fewer_folds_and_rounds(load, monkeypatch):
             asked.clear()
             chosen = rivals.recursive_feature_machine(task).chosen["rounds"]
             assert len(asked) == n_folds * (1 + n_rounds) + 1 + chosen
+
+
+def test_the_papers_model_is_chosen_by_halving_where_there_are_many_samples(load, monkeypatch):
+    small_data, fitted = load("small_data"), load("_rivals_small").Fitted
+    monkeypatch.setattr(small_data, "MANY_SAMPLES", 100)
+    monkeypatch.setattr(small_data, "ridge_ntk", lambda task: fitted(None, {"depth": 1, "bias": 1.0}, []))
+    sizes, fit = [], AdaptiveTangentRegressor.fit
+    monkeypatch.setattr(
+        AdaptiveTangentRegressor, "fit", lambda model, X, y, **more: (sizes.append(len(X)), fit(model, X, y, **more))[1]
+    )
+    for n, expected in ((99, {66: 54, 99: 1}), (108, {8: 54, 24: 18, 72: 6, 108: 1})):
+        sizes.clear()
+        task, _ = small_data.samples("gated", n, 0)
+        chosen = small_data.adaptive(task).chosen
+        assert Counter(sizes) == expected
+        assert all(chosen[name] in values for name, values in small_data.ADAPTIVE.items())
 
 
 def test_small_data_go_on_where_they_ended(small_data, run, monkeypatch, tmp_path, capsys):
