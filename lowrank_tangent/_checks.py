@@ -6,6 +6,9 @@ from numbers import Real
 
 import numpy as np
 
+#: The largest target may be this small and this large: an objective of its squares is far from the ends of floats.
+_TARGET_RANGE = 1e-100, 1e100
+
 
 def check_number(value, name, positive):
     """A finite float, > 0 if `positive` and ≥ 0 otherwise."""
@@ -32,3 +35,16 @@ def check_sample_weight(sample_weight, n_samples):
     if not weights.any():
         raise ValueError("sample_weight is zero for every sample; at least one sample must count.")
     return weights
+
+
+def check_target_scale(y, sample_weight=None):
+    """Refuse targets of shape (n, C) whose squares overflow, or vanish: no certificate could say anything then."""
+    weighted = y if sample_weight is None else np.sqrt(sample_weight)[:, None] * y
+    largest = np.abs(weighted).max()
+    least, limit = _TARGET_RANGE
+    if largest > 0.0 and not least <= largest <= limit:
+        raise ValueError(
+            f"the largest value of y{'' if sample_weight is None else ' times the root of sample_weight'} is "
+            f"{largest:.1e}; between {least:.0e} and {limit:.0e} its squares can be computed with. Divide y by its "
+            "standard deviation, for example by sklearn.compose.TransformedTargetRegressor with a StandardScaler."
+        )

@@ -47,7 +47,7 @@ def judge(candidates, errors, left_out, wrong=None):
     results |= {
         "params": candidates,
         "mean_test_score": -means,
-        "std_test_score": errors.std(axis=1),
+        "std_test_score": _deviation(errors, 0),
         "rank_test_score": np.argsort(np.argsort(means, kind="stable"), kind="stable") + 1,
         "mean_excess": excess.mean(axis=1),
         "standard_error_of_excess": spread,
@@ -67,4 +67,10 @@ def _lowest(means, mask):
 def _standard_error(differences):
     """Standard error of the mean over folds, along the last axis; 0 for one fold, which has none."""
     n_folds = differences.shape[-1]
-    return differences.std(axis=-1, ddof=1) / np.sqrt(n_folds) if n_folds > 1 else np.zeros(differences.shape[:-1])
+    return _deviation(differences, 1) / np.sqrt(n_folds) if n_folds > 1 else np.zeros(differences.shape[:-1])
+
+
+def _deviation(values, ddof):
+    """Standard deviation along the last axis; errors whose squares would overflow have one, too."""
+    unit = np.abs(values).max() or 1.0
+    return unit * (values / unit).std(axis=-1, ddof=ddof)

@@ -9,7 +9,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from ._checks import check_sample_weight
+from ._checks import check_sample_weight, check_target_scale
 from .features import check_dtype
 from .losses import probabilities_of
 
@@ -58,7 +58,9 @@ class TangentRegressor(RegressorMixin):
             self, X, y, dtype=check_dtype(self.dtype), y_numeric=True, multi_output=True, ensure_min_samples=2
         )
         self._single_output = y.ndim == 1
-        return X, np.asarray(y, dtype=np.float64).reshape(len(X), -1)
+        targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
+        check_target_scale(targets)
+        return X, targets
 
     def predict(self, X):
         """Predictions, of the shape of y: (n,) or (n, C)."""

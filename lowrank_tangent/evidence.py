@@ -117,9 +117,11 @@ class Ascent:
         if value < self._last:
             self._step *= _SHORTER
         self._last = value
-        varies = np.abs(slopes) > _ROUNDING * np.abs(slopes).max()
+        steepest = np.abs(slopes).max()
+        varies = np.abs(slopes) > _ROUNDING * steepest
         if not varies.any():
             return np.ones_like(slopes), 1.0
+        slopes = slopes / steepest  # only ratios matter, and squares of huge ones would overflow
         seen = slopes[varies]
         spread = seen.std()
         logs = np.append(np.where(varies, slopes, seen.min()), seen.min()) - seen.mean()

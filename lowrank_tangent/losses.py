@@ -13,6 +13,7 @@ import math
 
 import numpy as np
 
+from ._checks import check_target_scale
 from ._multinomial import Multinomial, probabilities_of
 
 
@@ -41,6 +42,7 @@ class Squared:
 
     def check_target(self, y):
         """The targets of shape (n, C), if they are of the kind that the loss is for."""
+        check_target_scale(y, self.sample_weight)
         return y
 
     def intercept(self, y, prediction):

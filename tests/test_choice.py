@@ -168,6 +168,13 @@ def test_the_rule_of_one_standard_error():
         table = np.array([folds for _, folds in errors], dtype=float)
         results, index = judge(candidates, table, table)
         np.testing.assert_allclose(results["mean_excess"].min(), 0.0)
+        # Errors of targets of another scale, whose squares would overflow.
+        with np.errstate(over="raise"):
+            huge, same = judge(candidates, 1e250 * table, 1e250 * table)
+        assert same == index
+        for name in ("std_test_score", "standard_error_of_excess"):
+            np.testing.assert_allclose(huge[name], 1e250 * results[name], atol=1e235)
+        np.testing.assert_allclose(results["std_test_score"], table.std(axis=1))
         return index
 
     # The same mean excess, 0.3: all folds agree, or one of them alone makes it.

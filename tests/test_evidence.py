@@ -108,6 +108,8 @@ def test_steps():
     among_others, unused = Ascent().stretch(0.0, np.array([0.0, 4.0, 1.0, 1e-14, -2.0]))
     np.testing.assert_allclose(among_others, stretch[[2, 0, 1, 2, 2]])
     assert unused == stretch[2]
+    # Only ratios matter, however large.
+    np.testing.assert_allclose(Ascent().stretch(0.0, 1e250 * slopes)[0], stretch)
     # One of many: the largest stretch is bounded.
     assert Ascent().stretch(0.0, np.append(np.full(999, -1e-9), 1.0))[0][-1] == pytest.approx(np.exp(2.0))
     for nothing in (np.zeros(3), np.ones(1)):

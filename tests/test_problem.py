@@ -138,6 +138,9 @@ Y = np.arange(6.0)
         ({"y": np.full(6, np.nan)}, ValueError, "y contains NaN"),
         ({"y": np.array(list("abcdef"))}, TypeError, "y must hold real numbers"),
         ({"y": np.ones(6, complex)}, TypeError, "y must hold real numbers"),
+        ({"y": Y * 1e120}, ValueError, r"the largest value of y is 5.0e\+120; between 1e-100 and 1e\+100"),
+        ({"y": Y * 1e-170}, ValueError, "the largest value of y is 5.0e-170.* Divide y by its standard deviation"),
+        ({"sample_weight": np.full(6, 1e-250)}, ValueError, "times the root of sample_weight is 5.0e-125"),
         ({"alpha": 0.0}, ValueError, "alpha must be a finite number > 0; got 0.0"),
         ({"alpha": -1.0}, ValueError, "alpha must be a finite number > 0"),
         ({"alpha": np.inf}, ValueError, "alpha must be a finite number > 0"),
@@ -156,3 +159,14 @@ Y = np.arange(6.0)
 def test_bad_problems_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         StructuredRegression(**{"operator": OPERATOR, "y": Y, **arguments})
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-99, 1e99])
+def test_every_other_scale_is_certified(size):
+    """Theory: with y and √μ scaled alike, the solution scales with them."""
+    unit = solve(StructuredRegression(OPERATOR, Y, alpha=0.1, adaptivity=2.0))
+    scaled = solve(StructuredRegression(OPERATOR, Y * size, alpha=0.1, adaptivity=2.0 / (size or 1.0) ** 2))
+    assert scaled.converged
+    assert scaled.objective == pytest.approx(unit.objective * size**2, rel=1e-5)
+    if size > 0.0:
+        assert scaled.dual_objective == pytest.approx(scaled.objective, rel=1e-5)

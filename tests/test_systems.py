@@ -7,7 +7,7 @@ from conftest import dense_matrix, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent._cholesky import CholeskyFactor
 from lowrank_tangent.operators import TangentOperator
-from lowrank_tangent.solvers import _kernels, _pairs, _point, _preconditioner, _products
+from lowrank_tangent.solvers import _kernels, _pairs, _point, _preconditioner, _products, _system
 from lowrank_tangent.solvers._kernels import StretchedKernels
 from lowrank_tangent.solvers._nystrom import NystromFactor
 
@@ -206,3 +206,27 @@ def test_all_pairs_are_the_rest_of_the_system(rng, outputs, shapes, centred):
     # What is left out is small: fewer columns of the same matrix, the largest ones.
     norms = np.sort(np.linalg.norm(pairs, axis=0))[::-1]
     assert np.linalg.norm(some) ** 2 >= 0.8 * np.sum(norms[:5] ** 2)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e180, np.nan])
+def test_passes_that_change_nothing_come_to_an_end(rng, monkeypatch, scale):
+    point = point_of(rng, "shared", 1, [(4, 6), (7, 1)])
+    problem, passes = point.problem, []
+    problem.target = scale * problem.target  # as no problem allows: errors, squared, are infinite
+    point = _point.PrimalPoint(problem, problem.spectral, point.coefs)
+
+    def gives_up(system, *_):
+        passes.append(1)
+        assert len(passes) < 10
+        return np.zeros_like(system.residual), 0
+
+    monkeypatch.setattr(_system, "_conjugate_gradients", gives_up)
+    for single in (True, False):
+        preconditioner = _preconditioner.Preconditioner(problem)
+        preconditioner.products = _products.SystemProducts(problem, single)
+        preconditioner.update(point)
+        passes.clear()
+        with np.errstate(over="ignore", invalid="ignore"):
+            _, solved = _system.solve_system(point, 0.5 * point.residual, None, preconditioner, 1e-12, 1.0)
+        assert passes
+        assert not solved

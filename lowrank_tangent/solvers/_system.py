@@ -105,7 +105,8 @@ def solve_system(point, dual, pull, preconditioner, gap_target, penalty):
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             change, spent = _conjugate_gradients(system, preconditioner, gap_target, penalty)
             candidate = system.moved(change, design)
-        stalled = not candidate.error <= _STALLED * system.error
+        # The same error before and after is 0 or infinite.
+        stalled = not candidate.error <= _STALLED * system.error or candidate.error == system.error
         # In double precision an error that grows is rounding, in single precision it may be anything.
         if candidate.error <= system.error or not products.is_single:
             system = candidate
