@@ -267,6 +267,21 @@ def test_large_problems_use_the_mean_kernel_and_find_the_same(rng, monkeypatch):
 def test_divided_differences_never_turn_negative(rng):
     values = np.sort(np.concatenate([1 + 1e-12 * rng.random(20), 1 + rng.random(20)]))
     assert divided_differences(values, values**2, 2 * values).min() > 0
+    # At the end of a domain points agree to rounding where their values are decades apart.
+    points = 7.0 + np.array([0.0, 1e-15, -1e-15])
+    quotients = divided_differences(points, np.array([1.0, 1e8, 1e16]), np.array([1.0, 1e20, 1e40]))
+    np.testing.assert_allclose(quotients, np.array([[1.0, 1e10, 1e20], [1e10, 1e20, 1e30], [1e20, 1e30, 1e40]]))
+    np.testing.assert_array_equal(divided_differences(points, -points * 1e30, -np.ones(3)), -1.0)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "loss", "adaptivity"), [("power", "interpolation", 1e300), ("kl", "squared", 1e300)]
+)
+def test_numbers_that_leave_double_precision_are_said_to(rng, penalty, loss, adaptivity):
+    operator = random_operator(rng, 8, [(3, 4), (5, 1)])
+    problem = StructuredRegression(operator, rng.standard_normal(8), penalty, 1.0, adaptivity, loss)
+    with pytest.raises(FloatingPointError, match=r"y reaches .*alpha=1.0e\+00, adaptivity=1.0e\+300. Divide y by"):
+        solve(problem)
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,8 @@ def solve(
         ``loss="interpolation"`` that depend on each other.
     RuntimeError
         If "cvxpy" ends without a solution.
+    FloatingPointError
+        If numbers overflow, as with an adaptivity of 1e300.
 
     Examples
     --------
@@ -203,6 +205,13 @@ def _solve_from(start, problem, run, max_iter, monitor):
     """One run of a solver, certified anew from the definition: the figures are those of the point that it returns."""
     try:
         coefs, dual, message = run(problem, monitor, max_iter, start)
+    except (np.linalg.LinAlgError, FloatingPointError) as error:
+        adaptivity = max(layer.adaptivity for layer in problem.spectral)
+        raise FloatingPointError(
+            f"the numbers of this problem leave double precision ({error}): y reaches {np.abs(problem.y).max():.1e}, "
+            f"alpha={problem.alpha:.1e}, adaptivity={adaptivity:.1e}. Divide y by its standard deviation; alpha and "
+            "adaptivity then need not be extreme."
+        ) from error
     finally:
         monitor.close()
     prediction = problem.operator.matvec(coefs)

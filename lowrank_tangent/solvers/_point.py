@@ -119,7 +119,11 @@ class LayerSpectrum:
         self.shape = coef.shape
         self.transposed = coef.shape[0] > coef.shape[1]
         wide = widened(coef)
-        eigenvalues, self.basis = np.linalg.eigh(wide @ wide.T)
+        with np.errstate(over="ignore", invalid="ignore"):
+            gram = wide @ wide.T
+        if not np.isfinite(gram).all():
+            raise FloatingPointError("squares of coefficients overflow")
+        eigenvalues, self.basis = np.linalg.eigh(gram)
         self.values = np.sqrt(np.maximum(eigenvalues, 0.0))
         self._coef = coef
 
