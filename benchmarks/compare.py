@@ -62,14 +62,14 @@ def solving(problem, method="newton", tol=1e-6):
     return lambda: solve(problem, method, tol)
 
 
-def refitting(n, d, n_rounds):
+def refitting(n, d, n_rounds, depth):
     """A function that fits a network of infinite width with rounds; returns the last solution."""
     from lowrank_tangent import AdaptiveTangentRegressor
     from lowrank_tangent.datasets import make_product
 
     X, y = make_product(n, d, noise=0.1, random_state=0)
     model = AdaptiveTangentRegressor(
-        (np.inf, np.inf), alpha="loo", adaptivity=0.0, metric="evidence", n_rounds=n_rounds
+        (np.inf,) * depth, alpha="loo", adaptivity=0.0, metric="evidence", n_rounds=n_rounds
     )
     return lambda: model.fit(X, y).solution_
 
@@ -87,7 +87,8 @@ CASES = {
     "not convex": lambda: solving(network_problem(200, 10, (40,), "joint", 0.02, 20.0), "reweighted"),
     "proximal": lambda: solving(factors_problem(100, 15, 30, "power", 0.01, 100.0, 0.2), "proximal", 1e-4),
     "ridge": lambda: solving(network_problem(800, 30, (256,), "power", 0.1, 0.0), "ridge"),
-    "rounds, infinite width": lambda: refitting(600, 20, 3),
+    "rounds, infinite width": lambda: refitting(600, 20, 3, depth=2),
+    "rounds, many features": lambda: refitting(60, 2000, 3, depth=1),
 }
 
 

@@ -64,7 +64,7 @@ class TangentModel:
         adaptation = adapt(problem, solution)
         self.features_ = relinearisation.features
         if isinstance(self, InputTransformer):
-            self.input_transform_ = relinearisation.input_transform(problem, solution, X.shape[1])
+            self._input_transform = relinearisation.input_transform(problem, solution, X)
         self.alpha_ = problem.alpha
         self.solution_ = solution
         self.adaptation_ = adaptation
@@ -197,17 +197,25 @@ def _not_converged(solution, tol):
 
 
 class InputTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
-    """What a fit says about its inputs: their transform, metric and importance."""
+    """What a fit says about its inputs: their transform, metric and importance.
+
+    Of many features the transform is kept in the span of the samples; dense matrices are made when they are asked for.
+    """
+
+    @property
+    def input_transform_(self):
+        """M, shape (n_features, n_features): the network sees x M."""
+        return self._fitted_transform.to_dense()
 
     @property
     def input_metric_(self):
         """M Mᵀ, shape (n_features, n_features): the network compares x and x' by xᵀ M Mᵀ x'."""
-        return self.input_transform_ @ self.input_transform_.T
+        return self._fitted_transform.transposed.apply(self.input_transform_)
 
     @property
     def feature_importances_(self):
         """Share of every feature in the metric, shape (n_features,): its diagonal, divided by its trace."""
-        shares = np.sum(self.input_transform_**2, axis=1)
+        shares = self._fitted_transform.row_squares
         return shares / shares.sum()
 
     def transform(self, X):
@@ -221,9 +229,14 @@ class InputTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         -------
         ndarray of shape (n, n_features)
         """
-        check_is_fitted(self)
-        return validate_data(self, X, reset=False, dtype=check_dtype(self.dtype)) @ self.input_transform_
+        transform = self._fitted_transform
+        return transform.apply(validate_data(self, X, reset=False, dtype=check_dtype(self.dtype)))
 
     @property
     def _n_features_out(self):
-        return len(self.input_transform_)
+        return self._fitted_transform.size
+
+    @property
+    def _fitted_transform(self):
+        check_is_fitted(self, "_input_transform")
+        return self._input_transform

@@ -146,7 +146,7 @@ class _ChosenModel(InputTransformer):
             start = time.perf_counter()
             self.best_estimator_ = model.fit(X, y, sample_weight)
             self.refit_time_ = time.perf_counter() - start
-            self.input_transform_ = self.best_estimator_.input_transform_
+            self._input_transform = self.best_estimator_._input_transform
         return self
 
     def kernel(self, X, Y=None):

@@ -42,6 +42,7 @@ import numpy as np
 from ._factors import reduced_factor, singular_vectors
 from .evidence import Ascent, Evidence, log_slopes
 from .networks import MLP
+from .transforms import LowRankTransform, ProductTransform
 
 #: What a round stretches.
 METRICS = ("coefficient", "gradient", "function", "diagonal", "evidence", "relevance")
@@ -66,8 +67,8 @@ class Round:
         The same of samples that are left out, for ``alpha="loo"``; else NaN. Exact in round 0, too small after.
     log_evidence : float
         What rounds of "evidence" and "relevance" raise, but for a constant of the data; NaN for other metrics.
-    left, right : list of ndarray or None, one per layer
-        Transforms M1 and M2 in the network of this round; None is the identity.
+    transforms : list of (left, right), one pair per layer
+        Transforms M1 and M2 in the network of this round, each a `ProductTransform` or None, the identity.
     """
 
     alpha: float
@@ -77,8 +78,17 @@ class Round:
     training_error: float
     leave_one_out_error: float
     log_evidence: float
-    left: list = field(repr=False)
-    right: list = field(repr=False)
+    transforms: list = field(repr=False)
+
+    @property
+    def left(self):
+        """M1 of every layer as a dense matrix; None is the identity."""
+        return [None if left is None else left.to_dense() for left, _ in self.transforms]
+
+    @property
+    def right(self):
+        """M2 of every layer as a dense matrix; None is the identity."""
+        return [None if right is None else right.to_dense() for _, right in self.transforms]
 
 
 class StretchedMLP:
@@ -87,7 +97,7 @@ class StretchedMLP:
     Parameters
     ----------
     network : MLP
-    left, right : list of ndarray or None, one per layer
+    left, right : list of ProductTransform or None, one per layer
         M1 of the size of the layer's inputs without their constant, M2 of the size of its units; None is the identity.
     """
 
@@ -99,13 +109,13 @@ class StretchedMLP:
         moved = []
         for weight, left, right in zip(weights, self.left, self.right, strict=True):
             if left is not None:
-                weight = np.vstack([left @ weight[: len(left)], weight[len(left) :]])
-            moved.append(weight if right is None else weight @ right)
+                weight = np.vstack([left.transposed.apply(weight[: left.size].T).T, weight[left.size :]])
+            moved.append(weight if right is None else right.apply(weight))
         factors = []
         for (h, delta), left, right in zip(self.network.factors(moved, X), self.left, self.right, strict=True):
             if left is not None:
-                h = np.hstack([h[:, : len(left)] @ left, h[:, len(left) :]])
-            factors.append((h, delta if right is None else delta @ right.T))
+                h = np.hstack([left.apply(h[:, : left.size]), h[:, left.size :]])
+            factors.append((h, delta if right is None else right.transposed.apply(delta)))
         return factors
 
 
@@ -137,7 +147,7 @@ class StretchedInfiniteMLP:
         return self.network.tangent(Z, layer_weights)
 
     def _adapted(self, X):
-        return X if self.left[0] is None else X @ self.left[0]
+        return X if self.left[0] is None else self.left[0].apply(X)
 
 
 def check_metric(metric, network, name="metric"):
@@ -173,7 +183,7 @@ class Relinearisation:
     ----------
     features : TangentFeatures
         Those of the current network.
-    left, right : list of ndarray or None, one per layer
+    left, right : list of ProductTransform or None, one per layer
         Transforms of the current network.
 
     Raises
@@ -215,17 +225,35 @@ class Relinearisation:
             left, right = self._stretch(layer, problem, solution)
             if right is not None:
                 self._check_two_sided(problem)
-            self.left[layer] = _composed(self.left[layer], left)
-            self.right[layer] = _composed(right, self.right[layer])
+            self.left[layer] = self._composed(layer, left, X)
+            if right is not None:
+                before = self.right[layer] or ProductTransform(np.eye(right.shape[0]))
+                after = before.transposed.then(right)
+                self.right[layer] = after and after.transposed
         stretched = StretchedMLP if isinstance(self._network, MLP) else StretchedInfiniteMLP
         network = stretched(self._network, list(self.left), list(self.right))
         self.features = self.features.relinearised(network, X, problem.sample_weight)
 
-    def input_transform(self, problem, solution, n_features):
-        """M of the network's inputs with the stretch of a solution on top, shape (n_features, n_features)."""
+    def input_transform(self, problem, solution, X):
+        """M of the network's inputs with the stretch of a solution on top, a `ProductTransform`; X as for `advance`."""
         stretch = self._stretch(0, problem, solution)[0] if 0 in self._movable else None
-        transform = _composed(self.left[0], stretch)
-        return np.eye(n_features) if transform is None else transform
+        return self._composed(0, stretch, X) or ProductTransform(np.ones(X.shape[1]))
+
+    def _composed(self, layer, stretch, X):
+        """M1 of a layer with another stretch; None is the identity.
+
+        Inputs of more features than samples stretch in the span of the samples alone, which no stretch leaves.
+        """
+        known = self.left[layer]
+        if stretch is None:
+            return known
+        if known is None:
+            if isinstance(stretch, np.ndarray):
+                known = ProductTransform(np.ones(len(stretch)))
+            else:
+                basis = reduced_factor(X)[1] if layer == 0 else None
+                known = ProductTransform(np.eye(stretch.shape[0] if basis is None else basis.shape[1]), basis)
+        return known.then(stretch)
 
     def log_evidence(self, problem):
         """What the metric raises, of a problem; NaN if it does not look at it."""
@@ -241,7 +269,7 @@ class Relinearisation:
         return self._evidence[1]
 
     def _stretch(self, layer, problem, solution):
-        """Left and right stretch of a layer; None for a side that does not move."""
+        """Left and right stretch of a layer for `ProductTransform.then`; None for a side that does not move."""
         if self._metric in EVIDENCE_METRICS:
             return self._step(problem), None
         index = self.features.layers_.index(layer)
@@ -253,16 +281,17 @@ class Relinearisation:
         n_inputs = factors.shape[0] - bool(self._network.bias)
         basis = None if problem.operator.is_streamed else reduced_factor(factors.h[..., :n_inputs])[1]
         if self._metric == "diagonal":
-            return np.diag(price.stretch(np.sqrt(self._mean(problem, solution, layer, _squares)))), None
+            return price.stretch(np.sqrt(self._mean(problem, solution, layer, _squares))), None
         if self._metric != "coefficient":
             outer = self._mean(problem, solution, layer, functools.partial(_outer_products, basis))
             eigenvalues, u = np.linalg.eigh(outer)
             s = np.sqrt(np.maximum(eigenvalues, 0.0))
-            return _dense(u if basis is None else basis @ u, price.stretch(s), price.stretch(0.0)), None
+            return _stretch_along(basis, u, price.stretch(s), price.stretch(0.0)), None
         u, s, vt = singular_vectors(coef[:n_inputs], basis)
         (first, second), (unused1, unused2) = price.split(s), price.split(0.0)
         moves_units = (second != 1.0).any()
-        return _dense(u, first, unused1), _dense(vt.T, second, unused2) if moves_units else None
+        right = LowRankTransform(vt.T, second, float(unused2)) if moves_units else None
+        return LowRankTransform(u, first, float(unused1)), right
 
     def _step(self, problem):
         """Stretch of the inputs that raises the evidence."""
@@ -271,10 +300,10 @@ class Relinearisation:
         evidence = self._evidence_of(problem)
         weights = roots[:, None] * evidence.weights() * roots
         if self._metric == "relevance":
-            return np.diag(self._ascent.stretch(evidence.value, log_slopes(weights, tangent, Z, True))[0])
+            return self._ascent.stretch(evidence.value, log_slopes(weights, tangent, Z, True))[0]
         coordinates, basis = reduced_factor(Z)
         eigenvalues, u = np.linalg.eigh(log_slopes(weights, tangent, coordinates, False))
-        return _dense(u if basis is None else basis @ u, *self._ascent.stretch(evidence.value, eigenvalues))
+        return _stretch_along(basis, u, *self._ascent.stretch(evidence.value, eigenvalues))
 
     def _mean(self, problem, solution, layer, moment):
         """Weighted average over samples of a moment of the slopes, summed over outputs."""
@@ -335,8 +364,7 @@ def run_rounds(relinearisation, X, n_rounds, solve_on):
                 training_error=float(np.average(np.mean(residuals**2, axis=1), weights=problem.sample_weight)),
                 leave_one_out_error=left_out,
                 log_evidence=relinearisation.log_evidence(problem),
-                left=list(relinearisation.left),
-                right=list(relinearisation.right),
+                transforms=list(zip(relinearisation.left, relinearisation.right, strict=True)),
             )
         )
         if len(rounds) > n_rounds:
@@ -363,16 +391,6 @@ def _outer_products(basis, columns):
     return columns @ columns.T
 
 
-def _dense(basis, stretch, unused):
-    """unused · I + U diag(z − unused) Uᵀ."""
-    return float(unused) * np.eye(len(basis)) + (basis * (stretch - unused)) @ basis.T
-
-
-def _composed(first, second):
-    """``first @ second`` (None: identity) with tr(M Mᵀ) = size; None if it is zero, as where no direction is used."""
-    factors = [matrix for matrix in (first, second) if matrix is not None]
-    if not factors:
-        return None
-    product = functools.reduce(np.matmul, factors)
-    norm = np.linalg.norm(product)
-    return product * (math.sqrt(len(product)) / norm) if norm > 0.0 else None
+def _stretch_along(basis, u, stretch, unused):
+    """Stretch of directions u in a basis (None: as they are), and of every other direction."""
+    return LowRankTransform(u if basis is None else basis @ u, stretch, float(unused))

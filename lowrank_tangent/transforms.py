@@ -1,8 +1,9 @@
-"""Linear transforms of features that differ from the identity in a few directions only."""
+"""Linear transforms of features that are never stored as dense matrices: of a few directions, and products of such."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -55,3 +56,75 @@ class LowRankTransform:
     def to_dense(self):
         """The dense matrix M, shape (size, size)."""
         return self.elsewhere * np.eye(len(self.basis)) + (self.basis * (self.stretch - self.elsewhere)) @ self.basis.T
+
+
+@dataclass(frozen=True)
+class ProductTransform:
+    """Stretches one after the other, M = e (I − Q Qᵀ) + Q C Qᵀ, in the coordinates in which all of them move.
+
+    Parameters
+    ----------
+    core : ndarray of shape (k, k) or (k,)
+        C; its diagonal alone where single features are stretched.
+    basis : ndarray of shape (size, k), optional
+        Orthonormal columns Q; by default the identity, k = size.
+    elsewhere : float, default=1.0
+        Factor e of the directions outside of Q.
+    """
+
+    core: np.ndarray
+    basis: np.ndarray | None = None
+    elsewhere: float = 1.0
+
+    @property
+    def size(self):
+        """Number of features."""
+        return len(self.core if self.basis is None else self.basis)
+
+    @property
+    def transposed(self):
+        """Mᵀ."""
+        return replace(self, core=self.core.T)
+
+    def apply(self, rows):
+        """Rows times M; shape (..., size) in and out."""
+        if self.basis is None:
+            return rows * self.core if self.core.ndim == 1 else rows @ self.core
+        inside = rows @ self.basis
+        return self.elsewhere * rows + (inside @ self.core - self.elsewhere * inside) @ self.basis.T
+
+    def then(self, stretch):
+        """M S with tr(M S Sᵀ Mᵀ) = size; None if it is zero, as where no direction is used.
+
+        Parameters
+        ----------
+        stretch : LowRankTransform, or ndarray of shape (size,)
+            S: of directions in the span of Q, or of single features.
+        """
+        elsewhere = self.elsewhere
+        if isinstance(stretch, np.ndarray):
+            core = self.core * stretch
+        else:
+            elsewhere *= stretch.elsewhere
+            if self.basis is not None:
+                stretch = replace(stretch, basis=self.basis.T @ stretch.basis)
+            core = stretch.apply(self.core)
+        outside = self.size - len(core)
+        norm = math.hypot(np.linalg.norm(core), math.sqrt(outside) * elsewhere)
+        if norm == 0.0:
+            return None
+        scale = math.sqrt(self.size) / norm
+        return replace(self, core=scale * core, elsewhere=scale * elsewhere)
+
+    @property
+    def row_squares(self):
+        """Diagonal of M Mᵀ, shape (size,)."""
+        if self.basis is None:
+            return self.core**2 if self.core.ndim == 1 else np.sum(self.core**2, axis=1)
+        # Rows of Q C, and what is left of the unit vectors outside of Q.
+        outside = 1.0 - np.sum(self.basis**2, axis=1)
+        return np.sum((self.basis @ self.core) ** 2, axis=1) + self.elsewhere**2 * outside
+
+    def to_dense(self):
+        """The dense matrix M, shape (size, size)."""
+        return self.apply(np.eye(self.size))

@@ -416,8 +416,10 @@ def test_without_refit_there_is_a_choice_but_no_model():
     X, y = make_square(40, 3, random_state=0)
     model = AdaptiveTangentRegressorCV(**SMALL, refit=False).fit(X, y)
     assert set(model.best_params_) >= {"hidden_layer_sizes", "metric", "n_rounds"}
-    with pytest.raises(NotFittedError):
-        model.predict(X)
+    for use in (lambda: model.predict(X), lambda: model.transform(X), lambda: model.input_transform_):
+        with pytest.raises(NotFittedError):
+            use()
+    assert not hasattr(model, "feature_importances_")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 import lowrank_tangent._memory as memory
 from conftest import dense_matrix, flat, random_operator
 from lowrank_tangent import _rows
-from lowrank_tangent.operators import LayerFactors, LowRankTransform, TangentOperator
+from lowrank_tangent.operators import LayerFactors, TangentOperator
+from lowrank_tangent.transforms import LowRankTransform, ProductTransform
 
 CASES = [("network", 1), ("network", 3), ("shared", 1), ("shared", 3)]
 pytestmark = pytest.mark.filterwarnings("error")
@@ -210,3 +211,27 @@ def test_low_rank_transform_is_its_dense_matrix(rng):
     np.testing.assert_allclose(transform.spectrum, np.linalg.svd(transform.to_dense(), compute_uv=False))
     assert transform.shape == (6, 6)
     assert LowRankTransform.identity(6).apply(rows) is rows
+
+
+def test_product_transforms_are_products_of_matrices(rng):
+    basis, _ = np.linalg.qr(rng.standard_normal((6, 3)))
+    directions, _ = np.linalg.qr(basis @ rng.standard_normal((3, 2)))
+    along = LowRankTransform(directions, np.array([4.0, 2.0]), 0.5)
+    features = rng.uniform(1.0, 2.0, 6)
+    rows = rng.standard_normal((2, 4, 6))
+    for start, stretches in (
+        (ProductTransform(np.eye(3), basis), [along, LowRankTransform(basis, np.array([3.0, 1.0, 5.0]), 2.0)]),
+        (ProductTransform(np.eye(6)), [along, features]),
+        (ProductTransform(np.ones(6)), [features, 1.0 / features**2]),
+    ):
+        product, expected = start, np.eye(6)
+        for stretch in stretches:
+            product = product.then(stretch)
+            expected = expected @ (np.diag(stretch) if isinstance(stretch, np.ndarray) else stretch.to_dense())
+            expected *= np.sqrt(6.0) / np.linalg.norm(expected)
+        np.testing.assert_allclose(product.to_dense(), expected, atol=1e-13)
+        np.testing.assert_allclose(product.apply(rows), rows @ expected, atol=1e-13)
+        np.testing.assert_allclose(product.transposed.apply(rows), rows @ expected.T, atol=1e-13)
+        np.testing.assert_allclose(product.row_squares, np.sum(expected**2, axis=1), atol=1e-13)
+        assert product.size == 6
+    assert ProductTransform(np.eye(6)).then(LowRankTransform(np.zeros((6, 0)), np.ones(0), 0.0)) is None

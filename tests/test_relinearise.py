@@ -1,6 +1,8 @@
 """Rounds of adaptation and re-linearisation against finite differences, kernel algebra and identities."""
 
 import itertools
+import pickle
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -15,6 +17,7 @@ from lowrank_tangent.datasets import make_product, make_square
 from lowrank_tangent.networks import MLP, InfiniteMLP
 from lowrank_tangent.penalties import JointPenalty
 from lowrank_tangent.relinearise import StretchedMLP
+from lowrank_tangent.transforms import ProductTransform
 
 
 def stretches(values, adaptivity):
@@ -57,7 +60,8 @@ def test_features_are_derivatives_with_respect_to_the_untransformed_weights(rng,
             moved.append(extended @ weight @ (np.eye(weight.shape[1]) if m2 is None else m2))
         return network(moved, X)
 
-    for (h, delta), weight in zip(StretchedMLP(network, left, right).factors(weights, X), weights, strict=True):
+    built_in = [[None if m is None else ProductTransform(m) for m in side] for side in (left, right)]
+    for (h, delta), weight in zip(StretchedMLP(network, *built_in).factors(weights, X), weights, strict=True):
         features = np.einsum("np,ncq->ncpq", h, delta)
         for index in np.ndindex(weight.shape):
             kept = weight[index]
@@ -370,3 +374,66 @@ def test_bad_parameters_are_refused(data, arguments, error, message):
     X, y = data
     with pytest.raises(error, match=message):
         AdaptiveTangentRegressor((8,), **arguments).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("widths", "metric", "batch_size"),
+    [
+        ((6,), "coefficient", None),
+        ((6,), "gradient", None),
+        ((6,), "coefficient", 4),
+        ((np.inf,), "coefficient", None),
+        ((np.inf,), "function", None),
+        ((np.inf,), "diagonal", None),
+        ((np.inf,), "evidence", None),
+        ((np.inf,), "relevance", None),
+    ],
+)
+def test_more_features_than_samples_are_the_same_in_a_span(rng, monkeypatch, widths, metric, batch_size):
+    X, new = rng.standard_normal((2, 12, 30))
+    X[5] = X[4]
+    y = X[:, 0] * X[:, 1]
+    settings = {
+        "alpha": 0.1,
+        "metric": metric,
+        "n_rounds": 3,
+        "batch_size": batch_size,
+        "random_state": 0,
+        "tol": 1e-10,
+    }
+    follows_evidence = metric in ("evidence", "relevance")
+    settings |= {"adaptivity": 0.0} if follows_evidence else {"round_adaptivity": 100.0}
+    model = AdaptiveTangentRegressor(widths, **settings).fit(X, y)
+    assert model._input_transform.core.shape == ((30,) if metric in ("diagonal", "relevance") else (12, 12))
+
+    def dense(transform, stretch):
+        product = transform.to_dense() @ (np.diag(stretch) if isinstance(stretch, np.ndarray) else stretch.to_dense())
+        return ProductTransform(product * np.sqrt(len(product)) / np.linalg.norm(product))
+
+    monkeypatch.setattr(ProductTransform, "then", dense)
+    expected = AdaptiveTangentRegressor(widths, **settings).fit(X, y)
+    M = expected.input_transform_
+    assert np.abs(M - np.eye(30)).max() > 0.1
+    np.testing.assert_allclose(model.input_transform_, M, atol=1e-6)
+    np.testing.assert_allclose(model.predict(new), expected.predict(new), atol=1e-6)
+    np.testing.assert_allclose(model.transform(new), new @ M, atol=1e-6)
+    np.testing.assert_allclose(model.input_metric_, M @ M.T, atol=1e-6)
+    np.testing.assert_allclose(model.feature_importances_, np.diagonal(M @ M.T) / 30.0, atol=1e-6)
+    for round_, other in zip(model.rounds_[1:], expected.rounds_[1:], strict=True):
+        for left, matrix in zip(round_.left, other.left, strict=True):
+            assert (left is None) == (matrix is None)
+            if left is not None:
+                np.testing.assert_allclose(left, matrix, atol=1e-6)
+
+
+def test_many_features_need_no_square_matrix():
+    X = np.random.default_rng(0).standard_normal((10, 100_000))
+    y = X[:, 0] * X[:, 1]
+    tracemalloc.start()
+    for metric in ("function", "relevance"):
+        model = AdaptiveTangentRegressor((np.inf,), alpha=0.1, metric=metric, n_rounds=2).fit(X, y)
+        assert model.transform(X).shape == X.shape
+        assert model.feature_importances_.sum() == pytest.approx(1.0)
+        assert len(pickle.dumps(model)) < 30 * X.nbytes
+    assert tracemalloc.get_traced_memory()[1] < 40 * X.nbytes
+    tracemalloc.stop()
