@@ -99,7 +99,7 @@ class ProductTransform:
         Parameters
         ----------
         stretch : LowRankTransform, or ndarray of shape (size,)
-            S: of directions in the span of Q, or of single features.
+            S: of directions in the span of Q, or of single features where there is no Q.
         """
         elsewhere = self.elsewhere
         if isinstance(stretch, np.ndarray):
