@@ -59,7 +59,7 @@ class TangentRegressor(RegressorMixin):
         )
         self._single_output = y.ndim == 1
         targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
-        check_target_scale(targets)
+        check_target_scale(targets)  # here, too: a choice would find out after minutes
         return X, targets
 
     def predict(self, X):

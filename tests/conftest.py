@@ -80,17 +80,27 @@ def load(monkeypatch):
 
 
 @pytest.fixture
-def run(load, monkeypatch, tmp_path):
+def rows_of(load, monkeypatch, tmp_path):
+    """Run a benchmark in this process: the rows of its CSV file."""
+
+    def rows_of(name, *arguments):
+        table = tmp_path / f"{name}.csv"
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments), "--csv", str(table)])
+        load(name).main()
+        with table.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    return rows_of
+
+
+@pytest.fixture
+def run(rows_of, tmp_path):
     """Run a benchmark in this process: the rows of its CSV file and the picture it drew."""
     pytest.importorskip("matplotlib")
 
     def run(name, *arguments):
-        table, picture = tmp_path / f"{name}.csv", tmp_path / f"{name}.png"
-        outputs = ["--csv", str(table), "--plot", str(picture)]
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments), *outputs])
-        load(name).main()
-        with table.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file)), picture
+        picture = tmp_path / f"{name}.png"
+        return rows_of(name, *arguments, "--plot", picture), picture
 
     return run
 

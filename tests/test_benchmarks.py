@@ -285,13 +285,8 @@ def test_intervals_of_ratios(load):
     assert ratios_of(run_of(ratios)) == pytest.approx((1.95, 1.5, 2.4))
 
 
-def test_screening_is_compared_on_the_same_samples(load, monkeypatch, tmp_path):
-    table = tmp_path / "screening.csv"
-    arguments = ["--data", "gated", "--n", "60", "--samples", "20", "--seeds", "1", "--csv", str(table)]
-    monkeypatch.setattr(sys, "argv", ["screening", *arguments])
-    load("screening").main()
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+def test_screening_is_compared_on_the_same_samples(load, rows_of):
+    rows = rows_of("screening", "--data", "gated", "--n", 60, "--samples", 20, "--seeds", 1)
     assert [row["seed"] for row in rows] == ["10"]
     for row in rows:
         task, (X_test, y_test) = load("small_data").samples("gated", 60, int(row["seed"]))
@@ -302,13 +297,8 @@ def test_screening_is_compared_on_the_same_samples(load, monkeypatch, tmp_path):
             assert float(row[f"seconds_{label}"]) > 0.0
 
 
-def test_outliers_are_clipped_to_the_range_of_the_training_samples(load, monkeypatch, tmp_path, capsys):
-    table = tmp_path / "outliers.csv"
-    arguments = ["--data", "gated", "--n", "40", "--seeds", "2", "--models", "ridge-ntk", "--csv", str(table)]
-    monkeypatch.setattr(sys, "argv", ["outliers", *arguments])
-    load("outliers").main()
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+def test_outliers_are_clipped_to_the_range_of_the_training_samples(load, rows_of, capsys):
+    rows = rows_of("outliers", "--data", "gated", "--n", 40, "--seeds", 2, "--models", "ridge-ntk")
     assert [row["seed"] for row in rows] == ["0", "1"]
     for row in rows:
         task, (X_test, y_test) = load("small_data").samples("gated", 40, int(row["seed"]))
@@ -321,7 +311,10 @@ def test_outliers_are_clipped_to_the_range_of_the_training_samples(load, monkeyp
             assert float(row[column]) == pytest.approx(1.0 - model.score(X, y_test), rel=1e-5)
         misses = (model.predict(X_test) - y_test) ** 2
         assert float(row["one_sample"]) == pytest.approx(misses.max() / misses.sum(), rel=1e-5)
+        assert float(row["its_largest_input"]) == pytest.approx(np.linalg.norm(X_test[misses.argmax()], np.inf))
     printed = tables_in(capsys.readouterr().out)
     for name in ("error", "clipped_error"):
         values = [float(row[name]) for row in rows]
         assert f"{np.mean(values):.3g} ± {np.std(values, ddof=1):.2g}" in printed["gated"]
+    worst = max(rows, key=lambda row: float(row["one_sample"]))
+    assert f"{float(worst['one_sample']):.0%}, at {float(worst['its_largest_input']):.3g}" in printed["gated"]

@@ -412,6 +412,12 @@ def test_cost_is_said_up_front_and_progress_shown(caplog, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_targets_that_no_fit_takes_are_refused_before_the_choice():
+    X, y = make_square(40, 3, random_state=0)
+    with pytest.raises(ValueError, match="the largest value of y is"):
+        AdaptiveTangentRegressorCV(**SMALL, refit=False).fit(X, 1e120 * y)
+
+
 def test_without_refit_there_is_a_choice_but_no_model():
     X, y = make_square(40, 3, random_state=0)
     model = AdaptiveTangentRegressorCV(**SMALL, refit=False).fit(X, y)

@@ -376,6 +376,21 @@ def test_bad_parameters_are_refused(data, arguments, error, message):
         AdaptiveTangentRegressor((8,), **arguments).fit(X, y)
 
 
+def test_stretches_of_units_multiply_from_the_left(data):
+    X, y = data
+    settings = {"penalty": JointPenalty(), "adaptivity": 2.0, "n_rounds": 3, "tol": 1e-5, "random_state": 0}
+    rounds = AdaptiveTangentRegressor((10,), **settings).fit(X, y).rounds_
+    # M1 = M1' S1 and M2 = S2 M2', where a stretch is symmetric and, from the second round on, a transform is not.
+    for before, after in itertools.pairwise(rounds[1:]):
+        for stretch in (
+            np.linalg.solve(before.left[0], after.left[0]),
+            np.linalg.solve(before.right[0].T, after.right[0].T).T,
+        ):
+            assert np.ptp(np.linalg.eigvalsh(stretch)) > 1e-3
+            np.testing.assert_allclose(stretch, stretch.T, atol=1e-10)
+        assert not np.allclose(after.right[0], after.right[0].T, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("widths", "metric", "batch_size"),
     [
