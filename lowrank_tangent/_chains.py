@@ -143,7 +143,7 @@ class _KernelRound:
             return values - np.multiply.outer(unit, unit @ values)
 
         scaled = roots[:, None] * kernel * roots
-        self._path = RidgePath(project(project(scaled).T), project(roots[:, None] * targets), unit)
+        self._path = RidgePath(project(project(scaled).T), project(roots[:, None] * targets), unit, self._weights)
         alpha, error = self._path.best_alpha()
         self._dual = roots[:, None] * self._path.dual_coefs(alpha)
         self._forward_scale = 1.0 / math.sqrt(inputs.n_features)
@@ -161,7 +161,7 @@ class _KernelRound:
 
     def _step(self, metric, ascent):
         """Stretch that raises the evidence: U diag(z) Uᵀ; of a diagonal one z alone."""
-        evidence = Evidence(self._path, self._weights)
+        evidence = Evidence(self._path)
         weights = self._roots[:, None] * evidence.weights() * self._roots
         slopes = log_slopes(weights, self._tangent, self._adapted, metric == "relevance")
         if metric == "relevance":

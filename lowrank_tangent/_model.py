@@ -37,8 +37,10 @@ class TangentModel:
             self.batch_size,
         )
         continued = settings["warm_start"] and self._continues(features, X, targets)
-        if not continued:
-            self.initial_features_ = features.fit(X, targets.shape[1], sample_weight)
+        if continued:  # with the same weights, and the scale of these samples
+            initial = self.initial_features_.relinearised(network, X, sample_weight)
+        else:
+            initial = features.fit(X, targets.shape[1], sample_weight)
         unfinished = []
 
         def solve_on(features):
@@ -57,12 +59,13 @@ class TangentModel:
                 unfinished.append(solution)
             return problem, solution, left_out
 
-        relinearisation = Relinearisation(self.initial_features_, settings["metric"], settings["round_adaptivity"])
-        problem, solution, self.rounds_ = run_rounds(relinearisation, X, settings["n_rounds"], solve_on)
+        relinearisation = Relinearisation(initial, settings["metric"], settings["round_adaptivity"])
+        problem, solution, rounds = run_rounds(relinearisation, X, settings["n_rounds"], solve_on)
         if unfinished:
             warnings.warn(_not_converged(unfinished[-1], self.tol), ConvergenceWarning, stacklevel=3)
         adaptation = adapt(problem, solution)
-        self.features_ = relinearisation.features
+        # All of it at the end: a fit that fails leaves the model as it was.
+        self.initial_features_, self.features_, self.rounds_ = initial, relinearisation.features, rounds
         if isinstance(self, InputTransformer):
             self._input_transform = relinearisation.input_transform(problem, solution, X)
         self.alpha_ = problem.alpha
@@ -204,12 +207,15 @@ class InputTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     @property
     def input_transform_(self):
-        """M, shape (n_features, n_features): the network sees x M."""
+        """M, shape (n_features, n_features): the next round's network would see x M.
+
+        That is what the network of this fit sees, ``rounds_[-1].left[0]``, with what the fit would stretch on top.
+        """
         return self._fitted_transform.to_dense()
 
     @property
     def input_metric_(self):
-        """M Mᵀ, shape (n_features, n_features): the network compares x and x' by xᵀ M Mᵀ x'."""
+        """M Mᵀ, shape (n_features, n_features): x and x' are compared by xᵀ M Mᵀ x'."""
         return self._fitted_transform.transposed.apply(self.input_transform_)
 
     @property

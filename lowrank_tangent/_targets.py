@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.preprocessing import LabelBinarizer
@@ -12,6 +14,9 @@ from sklearn.utils.validation import validate_data
 from ._checks import check_sample_weight, check_target_scale
 from .features import check_dtype
 from .losses import probabilities_of
+
+#: Ratio of the standard deviations of two outputs beyond which the smaller one hardly counts.
+_UNLIKE_SCALES = 10.0
 
 
 class TangentRegressor(RegressorMixin):
@@ -30,6 +35,7 @@ class TangentRegressor(RegressorMixin):
         X : array of shape (n, n_features)
             Dense; standardised columns are a good start.
         y : array of shape (n,) or (n, C)
+            Several outputs share the features that adapt to them, so let them have similar scales.
         sample_weight : array of shape (n,), optional
             Multiplies each sample's loss.
 
@@ -60,6 +66,7 @@ class TangentRegressor(RegressorMixin):
         self._single_output = y.ndim == 1
         targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
         check_target_scale(targets)  # here, too: a choice would find out after minutes
+        _warn_of_unlike_scales(targets)
         return X, targets
 
     def predict(self, X):
@@ -68,9 +75,26 @@ class TangentRegressor(RegressorMixin):
         return prediction[:, 0] if self._single_output else prediction
 
 
+def _warn_of_unlike_scales(targets):
+    """Squared errors of all outputs are added up: what is adapted and chosen is for the largest."""
+    deviations = targets.std(axis=0)
+    deviations = deviations[deviations > 0.0]
+    if len(deviations) > 1 and deviations.max() > _UNLIKE_SCALES * deviations.min():
+        warnings.warn(
+            f"the columns of y have standard deviations from {deviations.min():.3g} to {deviations.max():.3g}: "
+            "features adapt to the largest, and the others may be lost. Standardise y, as with "
+            "sklearn.compose.TransformedTargetRegressor(model, transformer=StandardScaler()).",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
 def _has_probabilities(model):
     if model.loss != "multinomial":
-        raise AttributeError(f"loss={model.loss!r} has scores and no probabilities; use loss='multinomial' for them.")
+        remedy = "use loss='multinomial' for them"
+        if "loss" not in model.get_params():
+            remedy = f"sklearn.calibration.CalibratedClassifierCV({type(model).__name__}()) has"
+        raise AttributeError(f"loss={model.loss!r} has scores and no probabilities; {remedy}.")
     return True
 
 

@@ -16,9 +16,10 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator, is_classifier
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state, check_scalar
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from . import _screening as screening
 from ._checks import check_number, check_sample_weight
@@ -29,6 +30,7 @@ from ._targets import TangentClassifier, TangentRegressor
 from .estimators import AdaptiveTangentClassifier, AdaptiveTangentRegressor
 from .networks import MLP, network_of
 from .relinearise import EVIDENCE_METRICS, check_metric
+from .transforms import ProductTransform
 
 logger = logging.getLogger("lowrank_tangent")
 
@@ -85,9 +87,10 @@ class _ChosenModel(InputTransformer):
         X : array of shape (n, n_features)
             Dense; standardised columns are a good start.
         y : array of shape (n,) or (n, C)
-            Targets; for classifiers the class labels, of shape (n,).
+            Targets, of similar scales if there are several; for classifiers the class labels, of shape (n,).
         sample_weight : array of shape (n,), optional
-            Multiplies each sample's squared error, in the fits and in the errors that choose.
+            Multiplies each sample's squared error, in the fits and in the errors that choose. A factor of all weights
+            makes no difference.
         groups : array of shape (n,), optional
             Groups that `cv` keeps together. Leave-one-out, which chooses alpha, does not know them.
 
@@ -100,15 +103,14 @@ class _ChosenModel(InputTransformer):
         ValueError, TypeError
             For bad data or parameters; the message says what to do.
         """
+        for fitted in ("best_estimator_", "refit_time_", "_input_transform"):
+            vars(self).pop(fitted, None)  # of an earlier fit, which this one need not refit
+        given = X
         X, targets = self._validated(X, y)
         sample_weight = check_sample_weight(sample_weight, len(X))
         networks, max_rounds = self._grid(targets, sample_weight)
         y = self._as_given(targets)
-        samples = np.arange(len(X))
-        splits = [
-            (samples[train], samples[test])
-            for train, test in check_cv(self.cv, y, classifier=is_classifier(self)).split(X, y, groups)
-        ]
+        splits = self._splits(X, y, groups)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         chains = [
             Chain(network, move, max_rounds)
@@ -144,24 +146,46 @@ class _ChosenModel(InputTransformer):
         if self.refit:
             model = self._candidate(**self.best_params_, random_state=seed)
             start = time.perf_counter()
-            self.best_estimator_ = model.fit(X, y, sample_weight)
+            self.best_estimator_ = model.fit(given, y, sample_weight)
             self.refit_time_ = time.perf_counter() - start
-            self._input_transform = self.best_estimator_._input_transform
+            moves = self.best_params_["n_rounds"] > 0
+            # Of a model without rounds the folds say that its inputs are best left alone.
+            self._input_transform = model._input_transform if moves else ProductTransform(np.ones(X.shape[1]))
         return self
 
     def kernel(self, X, Y=None):
         """Kernel of the chosen model, as `AdaptiveTangentRegressor.kernel` has it."""
-        check_is_fitted(self, "best_estimator_")
-        X, Y = (
-            None if samples is None else validate_data(self, samples, reset=False, dtype=np.float64)
-            for samples in (X, Y)
-        )
-        return self.best_estimator_.kernel(X, Y)
+        return self._chosen.kernel(X, Y)
+
+    def initial_kernel(self, X, Y=None):
+        """Neural tangent kernel of the chosen network before the first round, as `AdaptiveTangentRegressor` has it."""
+        return self._chosen.initial_kernel(X, Y)
 
     def _decision(self, X):
         """Predictions of shape (n, C)."""
-        check_is_fitted(self, "best_estimator_")
-        return self.best_estimator_._decision(validate_data(self, X, reset=False, dtype=np.float64))
+        return self._chosen._decision(X)
+
+    @property
+    def _chosen(self):
+        """The fitted model, which validates what it is given."""
+        check_is_fitted(self, "cv_results_")
+        if not hasattr(self, "best_estimator_"):
+            raise NotFittedError(
+                f"this {type(self).__name__} has chosen, but with refit=False it has no model to predict with. Fit "
+                "AdaptiveTangent…(**best_params_, alpha='loo', adaptivity=0), or take refit=True."
+            )
+        return self.best_estimator_
+
+    def _splits(self, X, y, groups):
+        """Training part and test part of every fold, as arrays of indices."""
+        samples, folds = np.arange(len(X)), check_cv(self.cv, y, classifier=is_classifier(self))
+        try:
+            return [(samples[train], samples[test]) for train, test in folds.split(X, y, groups)]
+        except ValueError as error:
+            raise ValueError(
+                f"cv={self.cv!r}{' (5 folds)' * (self.cv is None)} cannot split these {len(X)} samples: {error} Give "
+                "fewer folds (cv=2), another splitter, or fit one candidate: adaptivity=0, alpha='loo'."
+            ) from error
 
     def _candidate(self, **parameters):
         """The estimator that is chosen or not."""
@@ -325,7 +349,7 @@ class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
         number of rounds, "mean_test_score" of it, and whether they were "kept". `cv_results_` has those on all samples.
     n_splits_ : int
     input_transform_, input_metric_, feature_importances_ : ndarray
-        As in `AdaptiveTangentRegressor`.
+        As in `AdaptiveTangentRegressor`; the identity, and equal shares, where no rounds are chosen.
     n_features_in_ : int
 
     Notes
@@ -350,7 +374,9 @@ class AdaptiveTangentClassifierCV(_ChosenModel, TangentClassifier, BaseEstimator
 
     Candidates are `AdaptiveTangentClassifier` with ``alpha="loo"`` and ``adaptivity=0``, judged by their squared error
     on targets −1 and 1. Parameters, attributes and rule as for `AdaptiveTangentRegressorCV`; but the chosen rounds have
-    to lower the share of wrong classes as well, by more than one standard error, or the best ridge NTK stays.
+    to lower the share of wrong classes as well, by more than one standard error, or the best ridge NTK stays. Where few
+    samples are of one class that share hardly moves; weights that make up for it (`compute_sample_weight`) count in it.
+    For probabilities: ``sklearn.calibration.CalibratedClassifierCV(AdaptiveTangentClassifierCV())``.
 
     Attributes
     ----------

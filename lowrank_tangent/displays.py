@@ -41,10 +41,10 @@ class KernelAlignmentDisplay:
         -------
         KernelAlignmentDisplay
         """
-        X, y = np.asarray(X), np.asarray(y)
+        X, y = X if hasattr(X, "iloc") else np.asarray(X), np.asarray(y)
         order = np.argsort(y, kind="stable") if y.ndim == 1 else np.arange(len(y))
         order = order[np.unique(np.linspace(0, len(y) - 1, min(len(y), max_samples)).astype(int))]
-        X, y = X[order], y[order]
+        X, y = X.iloc[order] if hasattr(X, "iloc") else X[order], y[order]  # a data frame keeps its names
         targets = LabelBinarizer(neg_label=-1).fit_transform(y) if hasattr(estimator, "classes_") else y
         targets = targets - np.mean(targets, axis=0)
         return cls(

@@ -91,7 +91,8 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
         Strength of the penalty. The features have a mean kernel diagonal of 1. "loo" takes the value of least
         leave-one-out error, for every round anew; a closed form of ridge regression, for ``adaptivity=0``.
     adaptivity : float ≥ 0 or sequence of float, default=1.0
-        1/μ, how cheaply features may move; 0 is ridge NTK. For large singular values the penalty depends on
+        1/μ, how cheaply features may move; 0 is ridge NTK. It is in units of 1/y²: with y twice as large a quarter of
+        it gives the same model, so standardise y. For large singular values the penalty depends on
         alpha / √adaptivity alone, so search one of the two finely and the other coarsely. A sequence gives every used
         layer its own; one with 0 stays as it is.
     outputs : {"shared", "network"}, default="shared"

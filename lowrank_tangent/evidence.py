@@ -9,8 +9,8 @@ r = A⁻¹ y, of the size of the targets that is most likely. So it weighs what 
 without any structure would say, A⁻¹: directions in which the fitted function happens to be steep do not count. Source:
 Rasmussen & Williams, Gaussian Processes for Machine Learning, 5.4.1.
 
-A sample of weight w stands for w samples that are equal, or has a noise of variance 1/w: the kernel with weights is the
-same, and only N differs, the sum of the weights or the number of samples that have one. It is the larger of the two.
+A sample of weight w has noise of a variance in proportion to 1/w, and N counts the samples that have a weight: a factor
+of all weights makes no difference. (Of w equal samples N would count each.)
 
 A round is a step up: M ← M U exp(E) Uᵀ with E along the slopes of log p with respect to the logarithm of M. The scale
 of M is kept, so that only differences of slopes count; they set the direction, and the step its length.
@@ -25,7 +25,7 @@ import numpy as np
 from .leave_one_out import ALPHAS
 
 #: Where a first fit sees nothing, the evidence is largest for endless noise, where it has no slopes. So the noise is at
-#: most this share of the mean diagonal of the kernel.
+#: most this share of the mean diagonal of the kernel, at the mean weight.
 _LARGEST_ALPHA = 0.1
 #: Root mean square of the logarithms of the stretches of a first step, and the largest of them.
 _FIRST_STEP = 0.3
@@ -43,8 +43,6 @@ class Evidence:
     ----------
     path : RidgePath
         Of a kernel of a mean diagonal of about 1, for outputs that share it.
-    sample_weight : ndarray of shape (n,), optional
-        Weights that the path has been given.
 
     Attributes
     ----------
@@ -53,17 +51,16 @@ class Evidence:
         log p, but for a constant of the data; 0 for targets that are constant.
     """
 
-    def __init__(self, path, sample_weight=None):
-        n_samples = None if sample_weight is None else max(np.sum(sample_weight), np.count_nonzero(sample_weight))
-        alphas = ALPHAS[ALPHAS <= _LARGEST_ALPHA * (1.0 + 1e-9)]
-        values = path.log_evidence(alphas, n_samples)
+    def __init__(self, path):
+        alphas = path.alphas[ALPHAS <= _LARGEST_ALPHA * (1.0 + 1e-9)]
+        values = path.log_evidence(alphas)
         best = int(np.argmax(values))
         self.alpha, self.value = float(alphas[best]), float(values[best])
-        self._path, self._n_samples = path, n_samples
+        self._path = path
 
     def weights(self):
         """W, shape (n, n); with the weights and the centring of the samples, as the kernel of the path has them."""
-        return self._path.evidence_weights(self.alpha, self._n_samples)
+        return self._path.evidence_weights(self.alpha)
 
 
 def log_slopes(weights, tangent, Z, by_features):

@@ -1,15 +1,17 @@
 """Ridge regression for every alpha from one eigendecomposition, with leave-one-out error and evidence in closed form.
 
 With A = K + αI the residual of a sample that is left out is [A⁻¹y]_i / [A⁻¹]_ii: exact, for a kernel that has not seen
-the targets. After a round of adaptation it has, and the error is too small; it still serves to choose alpha. A sample
-of weight 2 is left out as a whole, unlike one of two equal samples.
+the targets. After a round of adaptation it has, and the error is too small; it still serves to choose alpha.
+
+A sample of weight w has noise of a variance in proportion to 1/w, and is left out as a whole, unlike one of w equal
+samples. So a factor of all weights says nothing: alpha is chosen in units of their mean.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-#: Values of alpha that are tried, for kernels with a mean diagonal of 1: three a decade.
+#: Values of alpha that are tried, for kernels with a mean diagonal of 1 and weights of 1: three a decade.
 ALPHAS = np.logspace(-7, 2, 28)
 _EPS = np.finfo(float).eps
 
@@ -25,15 +27,21 @@ class RidgePath:
         With the same weights and centring. Blocks have b = C, else b = 1 and all outputs share the kernel.
     unit : ndarray of shape (n,), optional
         Unit vector that the intercept takes out of every output: roots of the sample weights, normalised.
+    sample_weight : ndarray of shape (n,), optional
+        The weights; samples of weight 0 are not there.
 
     Attributes
     ----------
+    alphas : ndarray
+        Values that are tried.
     rounding : float
         Error of the eigenvalues: a smaller alpha drowns in it.
     """
 
-    def __init__(self, kernel, target, unit=None):
+    def __init__(self, kernel, target, unit=None, sample_weight=None):
         self._shape = target.shape
+        weights = np.ones(len(target)) if sample_weight is None else sample_weight[sample_weight > 0.0]
+        self._n_samples, self.alphas = len(weights), ALPHAS * np.mean(weights)
         self._block = len(kernel) // len(target)
         self._level = float(np.mean(np.diagonal(kernel)))
         if unit is not None:
@@ -54,36 +62,27 @@ class RidgePath:
         """Sum of squared residuals, each of the fit without that sample, over samples and outputs; one an alpha."""
         return np.array([np.sum(self._residuals(alpha) ** 2) for alpha in alphas])
 
-    def best_alpha(self, alphas=ALPHAS):
+    def best_alpha(self):
         """The alpha of least leave-one-out error, and that error as `leave_one_out` has it."""
-        errors = self.leave_one_out(alphas)
+        errors = self.leave_one_out(self.alphas)
         best = int(np.argmin(errors))
-        return float(alphas[best]), float(errors[best])
+        return float(self.alphas[best]), float(errors[best])
 
-    def log_evidence(self, alphas, n_samples=None):
-        """Log evidence of outputs that share the kernel, one an alpha; 0 for constant targets. See `evidence.py`.
-
-        Parameters
-        ----------
-        alphas : ndarray of shape (n_alphas,)
-        n_samples : float, optional
-            Number of samples that the weights stand for; by default that of all rows.
-        """
-        count, n_idle = self._count(n_samples)
+    def log_evidence(self, alphas):
+        """Log evidence of outputs that share the kernel, one an alpha; 0 for constant targets. See `evidence.py`."""
         values = np.add.outer(alphas, self._values)
         sizes = np.sum(np.sum(self._coordinates**2, axis=1) / values, axis=1)
-        # What is not there has to go: the intercept, whose eigenvalue is the level, and rows that stand for no sample,
-        # whose eigenvalue is 0. Equal samples that one row stands for are there, and have that eigenvalue.
-        determinants = np.sum(np.log(values), axis=1) - n_idle * np.log(alphas)
+        # What is not there has to go: the intercept, whose eigenvalue is the level, and samples of weight 0, whose
+        # eigenvalue is 0.
+        determinants = np.sum(np.log(values), axis=1) - (self._shape[0] - self._n_samples) * np.log(alphas)
         if self._unit.any():
             determinants -= np.log(self._level + alphas)
         if not sizes.any():
             return np.zeros(len(alphas))
-        return -0.5 * self._shape[1] * (count * np.log(sizes) + determinants)
+        return -0.5 * self._shape[1] * (self._count * np.log(sizes) + determinants)
 
-    def evidence_weights(self, alpha, n_samples=None):
+    def evidence_weights(self, alpha):
         """W of the derivative ½ ⟨W, ∂K⟩ of the log evidence, shape (n, n); 0 for targets that are constant."""
-        count, _ = self._count(n_samples)
         dual = self.dual_coefs(alpha)
         size = np.sum(np.sum(self._coordinates**2, axis=1) / (self._values + alpha))
         if size == 0.0:
@@ -91,13 +90,12 @@ class RidgePath:
         root = self._basis / np.sqrt(self._values + alpha)
         inverse = root @ root.T  # which NumPy knows to be symmetric: half the work
         inverse -= np.multiply.outer(self._unit, self._unit / (self._level + alpha))
-        return self._shape[1] * ((count / size) * (dual @ dual.T) - inverse)
+        return self._shape[1] * ((self._count / size) * (dual @ dual.T) - inverse)
 
-    def _count(self, n_samples):
-        """Degrees of freedom of the targets, and by how many rows exceed samples."""
-        n = self._shape[0]
-        n_samples = n if n_samples is None else n_samples
-        return n_samples - bool(self._unit.any()), n - n_samples
+    @property
+    def _count(self):
+        """Degrees of freedom of a column of targets."""
+        return self._n_samples - bool(self._unit.any())
 
     def _residuals(self, alpha):
         shrinkage = alpha / (self._values + alpha)

@@ -169,7 +169,7 @@ class StructuredRegression:
             roots = np.ones(self.design.n_samples) if self.sample_weight is None else np.sqrt(self.sample_weight)
             unit = roots / np.linalg.norm(roots)
         problem = copy.copy(self)
-        problem.ridge_path = RidgePath(kernel, self.target, unit)
+        problem.ridge_path = RidgePath(kernel, self.target, unit, self.sample_weight)
         return problem
 
     def with_strength(self, alpha, adaptivity):

@@ -265,7 +265,7 @@ class Relinearisation:
             raise ValueError(f"metric={self._metric!r} is for loss='squared'; got loss={problem.loss.name!r}.")
         if self._evidence[0] is not problem:
             known = problem if problem.ridge_path is not None else problem.diagonalised()
-            self._evidence = problem, Evidence(known.ridge_path, problem.sample_weight)
+            self._evidence = problem, Evidence(known.ridge_path)
         return self._evidence[1]
 
     def _stretch(self, layer, problem, solution):

@@ -3,13 +3,17 @@
 import gzip
 import itertools
 import os
+import warnings
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -33,7 +37,10 @@ SMALL = {"depths": [1], "biases": [1.0], "adaptivities": [100.0], "max_rounds": 
     [
         model(**{**SMALL, "max_rounds": 1, "cv": 2})
         for model in (AdaptiveTangentRegressorCV, AdaptiveTangentClassifierCV)
-    ]
+    ],
+    expected_failed_checks=lambda estimator: {
+        "check_sample_weight_equivalence_on_dense_data": "leaving one out leaves out a sample of weight 2 as a whole"
+    },
 )
 def test_scikit_learn_compatibility(estimator, check):
     check(estimator)
@@ -48,7 +55,7 @@ def test_scikit_learn_compatibility(estimator, check):
 def test_candidates_are_the_estimators(rng, network, sizes, n_features, weighted, fit_intercept):
     X, X_new = rng.standard_normal((40, n_features)), rng.standard_normal((15, n_features))
     # Of more features than samples only a signal that is linear can be found at all.
-    Y = np.column_stack([X[:, 0] * X[:, 1], X.sum(axis=1)]) + 1.0
+    Y = np.column_stack([X[:, 0] * X[:, 1], X.sum(axis=1) / n_features**0.5]) + 1.0
     weights = rng.uniform(0.5, 2.0, 40) if weighted else None
     moves = [("gradient", 30.0), ("coefficient", 3.0)]
     if isinstance(network, InfiniteMLP):
@@ -418,14 +425,81 @@ def test_targets_that_no_fit_takes_are_refused_before_the_choice():
         AdaptiveTangentRegressorCV(**SMALL, refit=False).fit(X, 1e120 * y)
 
 
-def test_without_refit_there_is_a_choice_but_no_model():
+@pytest.mark.parametrize("fitted_before", [True, False])
+def test_without_refit_there_is_a_choice_but_no_model(fitted_before):
     X, y = make_square(40, 3, random_state=0)
-    model = AdaptiveTangentRegressorCV(**SMALL, refit=False).fit(X, y)
+    model = AdaptiveTangentRegressorCV(**SMALL)
+    if fitted_before:
+        model.fit(X, -y)
+    model.set_params(refit=False).fit(X, y)
     assert set(model.best_params_) >= {"hidden_layer_sizes", "metric", "n_rounds"}
-    for use in (lambda: model.predict(X), lambda: model.transform(X), lambda: model.input_transform_):
+    for use in (model.predict, model.kernel, model.initial_kernel):
+        with pytest.raises(NotFittedError, match="with refit=False it has no model to predict with"):
+            use(X)
+    for use in (lambda: model.transform(X), lambda: model.input_transform_):
         with pytest.raises(NotFittedError):
             use()
     assert not hasattr(model, "feature_importances_")
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        AdaptiveTangentRegressorCV().predict(X)
+
+
+def test_inputs_are_left_alone_where_the_folds_want_no_rounds(rng):
+    X = rng.standard_normal((80, 4))
+    model = AdaptiveTangentRegressorCV(**SMALL).fit(X, X.sum(axis=1) + 0.5 * rng.standard_normal(80))
+    assert model.best_params_["n_rounds"] == 0
+    np.testing.assert_array_equal(model.input_transform_, np.eye(4))
+    np.testing.assert_allclose(model.feature_importances_, 0.25)
+    X, y = make_square(200, 4, random_state=0)
+    model.fit(X, y)
+    assert model.best_params_["n_rounds"] > 0
+    np.testing.assert_array_equal(model.input_transform_, model.best_estimator_.input_transform_)
+
+
+def test_samples_without_weight_are_not_there(rng):
+    X, y = make_square(60, 3, noise=0.3, random_state=0)
+    weights = rng.uniform(0.5, 2.0, 60)
+    weights[rng.permutation(60)[:15]] = 0.0
+    kept = np.flatnonzero(weights)
+    splits = [(kept[kept % 3 != fold], kept[kept % 3 == fold]) for fold in range(3)]
+    fewer = [tuple(np.searchsorted(kept, part) for part in split) for split in splits]
+    model = AdaptiveTangentRegressorCV(**{**SMALL, "cv": splits}).fit(X, y, weights)
+    expected = AdaptiveTangentRegressorCV(**{**SMALL, "cv": fewer}).fit(X[kept], y[kept], weights[kept])
+    assert model.best_params_ == expected.best_params_
+    np.testing.assert_allclose(model.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"], rtol=1e-6)
+    np.testing.assert_allclose(model.predict(X), expected.predict(X), atol=1e-5)
+
+
+def test_data_frames_keep_their_names():
+    pandas = pytest.importorskip("pandas")
+    X, y = make_square(40, 3, random_state=0)
+    frame = pandas.DataFrame(X, columns=["a", "b", "c"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = AdaptiveTangentRegressorCV(**SMALL).fit(frame, y)
+        expected = model.predict(frame)
+        np.testing.assert_allclose(model.best_estimator_.predict(frame), expected)
+        np.testing.assert_allclose(model.kernel(frame), model.best_estimator_.kernel(frame))
+    np.testing.assert_array_equal(model.best_estimator_.feature_names_in_, ["a", "b", "c"])
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.predict(frame[["b", "a", "c"]])
+
+
+@pytest.mark.parametrize(
+    ("model", "y"), [(AdaptiveTangentRegressorCV, [0.1, 0.2, 0.4]), (AdaptiveTangentClassifierCV, ["a", "b", "a"])]
+)
+def test_too_few_samples_for_the_folds(model, y):
+    with pytest.raises(ValueError, match=r"cv=None \(5 folds\) cannot split these 3 samples.*Give fewer folds"):
+        model().fit(np.eye(3), y)
+
+
+def test_where_probabilities_come_from():
+    X, y = load_iris(return_X_y=True)
+    model = AdaptiveTangentClassifierCV(**SMALL)
+    with pytest.raises(AttributeError) as error:
+        model.fit(X, y).predict_proba(X)
+    assert "CalibratedClassifierCV(AdaptiveTangentClassifierCV()) has" in str(error.value.__cause__)
+    assert log_loss(y, CalibratedClassifierCV(model, cv=3).fit(X, y).predict_proba(X)) < 0.3
 
 
 @pytest.mark.parametrize(

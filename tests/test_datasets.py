@@ -1,10 +1,11 @@
 import gzip
 import os
+import warnings
 
 import numpy as np
 import pytest
 
-from lowrank_tangent import AdaptiveTangentClassifier, AdaptiveTangentRegressor, datasets
+from lowrank_tangent import AdaptiveTangentClassifier, AdaptiveTangentRegressor, AdaptiveTangentRegressorCV, datasets
 from lowrank_tangent.displays import KernelAlignmentDisplay, mean_over_outputs
 from lowrank_tangent.theory import alignment
 
@@ -189,6 +190,23 @@ def test_display_shows_the_kernels_of_the_estimator(rng, outputs):
     np.testing.assert_allclose(display.kernels["adapted kernel"], expected)
     shown = float(display.axes_[1].get_xlabel().removeprefix("alignment with labels "))
     assert shown == pytest.approx(alignment(expected, display.kernels["label kernel"]), abs=1e-3)
+    plt.close(display.figure_)
+
+
+def test_display_takes_choices_and_data_frames(rng):
+    plt, pandas = pytest.importorskip("matplotlib.pyplot"), pytest.importorskip("pandas")
+    plt.switch_backend("Agg")
+    X, y = rng.standard_normal((30, 3)), rng.standard_normal(30)
+    frame = pandas.DataFrame(X, columns=["a", "b", "c"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = AdaptiveTangentRegressorCV(depths=[1], biases=[1.0], max_rounds=1, cv=2).fit(frame, y)
+        display = KernelAlignmentDisplay.from_estimator(model, frame, y)
+    order = np.argsort(y)
+    np.testing.assert_allclose(display.kernels["adapted kernel"], model.kernel(frame.iloc[order]))
+    np.testing.assert_allclose(
+        display.kernels["initial kernel"], model.best_estimator_.initial_kernel(frame.iloc[order])
+    )
     plt.close(display.figure_)
 
 

@@ -121,6 +121,46 @@ def test_warm_start_continues_and_cold_start_does_not(data):
     assert model.fit(X[:, :2], y).n_features_in_ == 2
 
 
+@pytest.mark.parametrize("weighted", [True, False])
+def test_warm_start_arrives_where_a_cold_start_does(data, rng, weighted):
+    X, y = data
+    weights = rng.uniform(0.1, 2.0, len(y)) if weighted else None
+    settings = {"adaptivity": 10.0, "random_state": 0, "tol": 1e-9}
+    model = AdaptiveTangentRegressor((16,), **settings, warm_start=True).fit(X, y)
+    kernel = model.set_params(alpha=0.1).fit(3.0 * X, y, weights).initial_kernel(3.0 * X)
+    cold = AdaptiveTangentRegressor((16,), **settings, alpha=0.1).fit(3.0 * X, y, weights)
+    assert np.average(kernel.diagonal(), weights=weights) == pytest.approx(1.0)
+    assert model.objective_ == pytest.approx(cold.objective_, rel=1e-8)
+    np.testing.assert_allclose(model.predict(X), cold.predict(X), atol=1e-3)
+
+
+def test_a_fit_that_fails_leaves_the_model_as_it_was(data):
+    X, y = data
+    model = AdaptiveTangentRegressor((16,), random_state=0).fit(X, y)
+    before = {name: id(value) for name, value in vars(model).items() if name.endswith("_")}
+    with pytest.raises(ValueError, match="max_iter must be an integer"):
+        model.set_params(max_iter="many", random_state=1).fit(X, y)
+    assert {name: id(value) for name, value in vars(model).items() if name.endswith("_")} == before
+
+
+@pytest.mark.parametrize("model", [AdaptiveTangentRegressor((8,)), TangentRidge((8,))], ids=["adaptive", "ridge"])
+def test_outputs_of_unlike_scales_are_told(data, model):
+    X, y = data
+    with pytest.warns(UserWarning, match="standard deviations from .*adapt to the largest.*Standardise y"):
+        model.fit(X, np.column_stack([y, 100.0 * X[:, 0]]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(X, np.column_stack([y, 2.0 * y, np.ones(len(y))]))
+
+
+def test_adaptivity_is_in_units_of_the_target(data):
+    X, y = data
+    settings = {"alpha": 0.3, "random_state": 0, "tol": 1e-10}
+    model = AdaptiveTangentRegressor((16,), adaptivity=2.0, **settings).fit(X, y)
+    twice = AdaptiveTangentRegressor((16,), adaptivity=0.5, **settings).fit(X, 2.0 * y)
+    np.testing.assert_allclose(twice.predict(X), 2.0 * model.predict(X), atol=1e-4)
+
+
 def test_warm_start_with_another_network_starts_anew(data):
     X, y = data
     model = AdaptiveTangentRegressor((16,), warm_start=True, random_state=0).fit(X, y)

@@ -33,7 +33,7 @@ class Process:
     def path(self, X):
         centre = np.eye(24) - np.outer(self.unit, self.unit)
         kernel = self.roots[:, None] * NETWORK.kernel(X) * self.roots / self.size
-        return RidgePath(centre @ kernel @ centre, centre @ (self.roots[:, None] * self.Y), self.unit)
+        return RidgePath(centre @ kernel @ centre, centre @ (self.roots[:, None] * self.Y), self.unit, self.weights)
 
     def density(self, X, alpha):
         """Log density of contrasts of the targets, of noise alpha / weight, at the most likely size."""
@@ -53,13 +53,12 @@ class Process:
 @pytest.mark.parametrize("fit_intercept", [True, False])
 def test_evidence_is_the_density_of_a_gaussian_process(rng, weighted, fit_intercept):
     process = Process(rng, weighted, fit_intercept)
-    alphas = ALPHAS[ALPHAS < 0.11]
-    densities = [process.density(process.X, alpha) for alpha in alphas]
     path = process.path(process.X)
-    found = path.log_evidence(alphas, process.n_samples)
+    alphas = path.alphas[ALPHAS < 0.11]
+    densities = [process.density(process.X, alpha) for alpha in alphas]
+    found = path.log_evidence(alphas)
     np.testing.assert_allclose(found - found[0], densities - densities[0], atol=1e-8)
-    weights = 0.4 * process.weights  # of a sum that is smaller than the number of samples
-    evidence = Evidence(path, weights)
+    evidence = Evidence(path)
     assert evidence.alpha == alphas[np.argmax(densities)]
     assert evidence.value == found.max()
 
@@ -68,7 +67,7 @@ def test_evidence_is_the_density_of_a_gaussian_process(rng, weighted, fit_interc
 @pytest.mark.parametrize("fit_intercept", [True, False])
 def test_slopes_are_those_of_the_density(rng, weighted, fit_intercept):
     process = Process(rng, weighted, fit_intercept)
-    evidence = Evidence(process.path(process.X), 0.4 * process.weights)
+    evidence = Evidence(process.path(process.X))
     weights = process.roots[:, None] * evidence.weights() * process.roots / process.size
     tangent = NETWORK.tangent(process.X)
     found = log_slopes(weights, tangent, process.X, by_features=False)

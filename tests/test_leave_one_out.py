@@ -2,8 +2,16 @@
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 
-from lowrank_tangent import AdaptiveTangentRegressor, StructuredRegression, TangentFeatures, TangentRidge, solve
+from lowrank_tangent import (
+    AdaptiveTangentRegressor,
+    AdaptiveTangentRegressorCV,
+    StructuredRegression,
+    TangentFeatures,
+    TangentRidge,
+    solve,
+)
 from lowrank_tangent.leave_one_out import ALPHAS
 from lowrank_tangent.networks import MLP
 
@@ -82,6 +90,23 @@ def test_a_sample_that_alone_decides_leaves_a_finite_error(data):
     operator = TangentFeatures(MLP((6,)), random_state=0).fit(X, 2).operator(X)
     problem = StructuredRegression(operator, Y, "ridge", 1.0, 0.0, "squared", only, True)
     assert np.isfinite(problem.diagonalised().ridge_path.leave_one_out(ALPHAS)).all()
+
+
+@pytest.mark.parametrize("factor", [1e-5, 1e5])
+@pytest.mark.parametrize(
+    "model",
+    [
+        TangentRidge((32,), alpha="loo", random_state=0),
+        AdaptiveTangentRegressor((np.inf,), alpha="loo", adaptivity=0.0, metric="evidence", n_rounds=3),
+        AdaptiveTangentRegressorCV(depths=[1], biases=[1.0], max_rounds=2, cv=3),
+    ],
+    ids=["ridge", "rounds", "choice"],
+)
+def test_a_factor_of_all_weights_says_nothing(rng, model, factor):
+    X, weights = rng.standard_normal((50, 3)), rng.uniform(0.5, 2.0, 50)
+    y = X[:, 0] ** 2 + rng.standard_normal(50)
+    expected = clone(model).fit(X, y, weights).predict(X)
+    np.testing.assert_allclose(model.fit(X, y, factor * weights).predict(X), expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("sizes", [(32,), (np.inf,)])
