@@ -293,26 +293,43 @@ def feature_machines(X, targets, n_inputs, bandwidth, alpha, power):
 
 def recursive_feature_machine(task):
     """A plain RFM: bandwidth, alpha, power and rounds by cross-validation of the whole procedure."""
-    targets, decide = as_regression(task)
-    targets = targets.reshape(len(targets), -1)
-    coordinates, n_inputs = _coordinates_in_span(task.X), task.X.shape[1]
-    X = coordinates(task.X)
-    candidates = list(itertools.product(*RFM.values()))
-    max_rounds = RFM_FEWER_ROUNDS if len(X) > MANY_SAMPLES else RFM_ROUNDS
+    max_rounds = RFM_FEWER_ROUNDS if len(task.X) > MANY_SAMPLES else RFM_ROUNDS
+    return best_machine(task, RFM, machine_errors(task, RFM, max_rounds))
+
+
+def machine_errors(task, grid, max_rounds):
+    """Sums of squared errors in the folds, shape (n_candidates, 1 + max_rounds)."""
+    X, targets, n_inputs, _ = _machine_data(task)
+    candidates = list(itertools.product(*grid.values()))
     errors = np.zeros((len(candidates), 1 + max_rounds))
     for (train, test), (i, candidate) in itertools.product(task.folds, enumerate(candidates)):
         machines = feature_machines(X[train], targets[train], n_inputs, *candidate)
         for k, predict in enumerate(itertools.islice(machines, 1 + max_rounds)):
             errors[i, k] += np.sum((predict(X[test]) - targets[test]) ** 2)
+    return errors
+
+
+def best_machine(task, grid, errors):
+    """The machine of the least of these errors, fitted to all samples."""
+    X, targets, n_inputs, coordinates = _machine_data(task)
+    candidates = list(itertools.product(*grid.values()))
     i, rounds = np.unravel_index(np.argmin(errors), errors.shape)
     predict = next(itertools.islice(feature_machines(X, targets, n_inputs, *candidates[i]), int(rounds), None))
-    chosen = {**dict(zip(RFM, candidates[i], strict=True)), "rounds": int(rounds)}
+    chosen = {**dict(zip(grid, candidates[i], strict=True)), "rounds": int(rounds)}
+    _, decide = as_regression(task)
 
     def decided(X_new):
         values = predict(coordinates(X_new))
         return decide(values if task.is_classification else values[:, 0])
 
-    return Fitted(decided, chosen, ends(chosen, {**RFM, "rounds": range(1 + max_rounds)}))
+    return Fitted(decided, chosen, ends(chosen, {**grid, "rounds": range(errors.shape[1])}))
+
+
+def _machine_data(task):
+    """Samples in few coordinates, targets of shape (n, C), number of inputs, the map of inputs to coordinates."""
+    targets, _ = as_regression(task)
+    coordinates = _coordinates_in_span(task.X)
+    return coordinates(task.X), targets.reshape(len(targets), -1), task.X.shape[1], coordinates
 
 
 def _coordinates_in_span(X):

@@ -100,7 +100,8 @@ def _print_summary(results, errors, kinds, n):
     groups = {"real": real, **groups}
     print(f"\n### n = {n}, all data sets: {', '.join(f'{len(group)} {name}' for name, group in groups.items())}\n")
     against = [f"{first} wins / ties / losses, real", "p, draws", "p, data sets"]
-    costs = ["median s", "worst s", "predict s", "chosen at an end", "not converged"]
+    of = ", real" if real else ""
+    costs = [f"median s{of}", f"worst s{of}", f"predict s{of}", "chosen at an end", "not converged"]
     print_header(["model", *(f"rank, {name}" for name in groups), *against, *costs])
     ranks = [
         [f"{rank:.2f}" for rank in mean_ranks(group)] if group else ["-"] * len(models) for group in groups.values()
@@ -112,26 +113,33 @@ def _print_summary(results, errors, kinds, n):
             outcome, draws, sets = versus([pair for pair in pairs if not np.isnan(pair).any()])
             against = [" / ".join(map(str, outcome)), f"{draws:.2g}", f"{sets:.2g}"]
         mine = [row for row in results.rows if row["model"] == model and int(row["n"]) == n and not row["note"]]
-        print_row([model, *(group[column] for group in ranks), *against, *_costs(mine)])
+        timed = [row for row in mine if not real or kinds[row["data"]] != "synthetic"]
+        print_row([model, *(group[column] for group in ranks), *against, *_costs(timed), *_troubles(mine)])
     print(
         "\nRanks: mean over the data sets of the rank of the mean error; a model that was not fitted comes last.\n"
         "Wins: the mean difference over the seeds exceeds its standard error. p: Wilcoxon's signed-rank test of\n"
         "(a − b) / (a + b), over all draws and over the means of data sets; draws of one data set share samples, so\n"
-        "the first is too small. At an end: how often a chosen value was the least or the largest to choose from."
+        "the first is too small. Neither is corrected for the number of comparisons. At an end: how often a chosen\n"
+        "value was the least or the largest to choose from."
     )
 
 
 def _costs(rows):
-    """Seconds of the fits, how often a chosen value lies at the end of its grid, fits with a warning."""
+    """Seconds of the fits."""
     if not rows:
-        return ["-"] * 5
+        return ["-"] * 3
     seconds = [float(row["seconds"]) for row in rows]
+    predict_seconds = [float(row["predict_seconds"]) for row in rows]
+    return [f"{np.median(seconds):.3g}", f"{max(seconds):.3g}", f"{np.median(predict_seconds):.2g}"]
+
+
+def _troubles(rows):
+    """How often a chosen value lies at the end of its grid, and fits with a warning."""
+    if not rows:
+        return ["-"] * 2
     ends = Counter(name.rsplit("__", 1)[-1] for row in rows for name in row["at_end"].split())
     warned = sum(int(row["not_converged"]) > 0 for row in rows)
     return [
-        f"{np.median(seconds):.3g}",
-        f"{max(seconds):.3g}",
-        f"{np.median([float(row['predict_seconds']) for row in rows]):.2g}",
         ", ".join(f"{name} {count}" for name, count in ends.most_common()) + f" of {len(rows)}" if ends else "never",
         f"{warned} of {len(rows)}",
     ]
@@ -216,8 +224,9 @@ def _print_sample_sizes(results, kinds, level):
 
 
 def comparable(curves):
-    """Whether there are two sizes of each, and all fits succeeded."""
-    return all(len(sizes) > 1 and np.isfinite(errors).all() for sizes, errors in curves)
+    """Whether there are two sizes of each, all fits succeeded, and both come to be better than a constant."""
+    sound = all(len(sizes) > 1 and np.isfinite(errors).all() for sizes, errors in curves)
+    return sound and common_error(curves) < 1.0
 
 
 def common_error(curves):

@@ -182,13 +182,14 @@ def spread(values, sign=""):
 
 
 def draw(tables, options):
-    """Learning curves: means over the seeds, bands from the least to the largest."""
+    """Learning curves: mean errors and median seconds, bands from the least to the largest."""
     figure, axes = new_figure(2, len(tables))
     for column, (data, rows) in zip(axes.T, tables.items(), strict=True):
         for (ax, quantity), model in itertools.product(zip(column, ("error", "seconds"), strict=True), GRIDS):
             by_size = curve(rows, model, quantity)
             sizes, values = list(by_size), list(by_size.values())
-            ax.loglog(sizes, [np.mean(v) for v in values], "o-", label=model, markersize=4)
+            middle = np.mean if quantity == "error" else np.median
+            ax.loglog(sizes, [middle(v) for v in values], "o-", label=model, markersize=4)
             ax.fill_between(sizes, [v.min() for v in values], [v.max() for v in values], alpha=0.2)
             label_sizes(ax, sizes)
             ax.set(xlabel="training samples", ylabel="test error" if quantity == "error" else "seconds a fit")

@@ -3,6 +3,7 @@
 import csv
 import importlib
 import importlib.util
+import itertools
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
+from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.preprocessing import LabelBinarizer, MinMaxScaler
 
@@ -295,6 +297,30 @@ def test_screening_is_compared_on_the_same_samples(load, rows_of):
             assert float(row[f"fold_error_{label}"]) == pytest.approx(-model.best_score_, rel=1e-6)
             assert float(row[f"test_error_{label}"]) == pytest.approx(1.0 - model.score(X_test, y_test), rel=1e-5)
             assert float(row[f"seconds_{label}"]) > 0.0
+
+
+def test_wider_grids_offer_what_they_say(load, monkeypatch):
+    module, small = load("wider"), load("small_data")
+    task, test = small.samples("product", 60, 0)
+    monkeypatch.setattr(load("_rivals_small"), "RFM_ROUNDS", 2)
+    expected = small.measure({"data": "product", "n": 60, "seed": 0, "model": "rfm"}, task, test)["error"]
+    monkeypatch.setattr(module, "RFM_ROUNDS", 2)
+    assert module.measure("product", 60, 0, 3)["rfm"] == pytest.approx(expected, rel=1e-6)
+    row = module.measure("product", 60, 0, 0)
+    # Without rounds it is ridge regression with the kernel exp(−‖x − x'‖ / L).
+    distances = euclidean_distances(task.X)
+    for label, alphas in (("rounds", [1e-4, 1e-2, 0.1, 1.0]), ("both", [1e-8, 1e-6, 1e-4, 1e-2, 0.1, 1.0])):
+        found = []
+        for length, alpha in itertools.product(np.sqrt(30) * np.array([0.5, 2.0, 8.0, 32.0]), alphas):
+            kernel = np.exp(-distances / length)
+            ridge = KernelRidge(alpha=alpha, kernel="precomputed")
+            errors = [
+                np.sum((ridge.fit(kernel[np.ix_(a, a)], task.y[a]).predict(kernel[np.ix_(b, a)]) - task.y[b]) ** 2)
+                for a, b in task.folds
+            ]
+            new = np.exp(-euclidean_distances(test[0], task.X) / length)
+            found.append((sum(errors), np.mean((ridge.fit(kernel, task.y).predict(new) - test[1]) ** 2)))
+        assert row[label] == pytest.approx(min(found)[1] / np.var(test[1]), rel=1e-5)
 
 
 def test_outliers_are_clipped_to_the_range_of_the_training_samples(load, rows_of, capsys):
