@@ -1,11 +1,16 @@
+import ast
+import configparser
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lowrank_tangent.__main__ import main
+
+ROOT = Path(__file__).parents[1]
 
 
 def table_of(printed):
@@ -68,13 +73,28 @@ def test_main_job_refuses_impossible_sizes():
         main(["--n-train", "100000", "--alpha", "1", "--adaptivity", "1"])
 
 
-def test_importing_does_not_load_optional_packages():
+def test_importing_does_not_load_what_few_calls_need():
     code = (
         "import sys, lowrank_tangent, lowrank_tangent.displays;"
         "print([name for name in ('cvxpy', 'matplotlib', 'tqdm') if name in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "[]"
+
+
+def test_the_plain_install_brings_all_that_is_imported_but_matplotlib():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    required = {re.split("[>=]", line)[0] for line in config["options"]["install_requires"].split()}
+    imported = set()
+    for path in (ROOT / "lowrank_tangent").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.split(".")[0])
+    imported = {"scikit-learn" if name == "sklearn" else name for name in imported - sys.stdlib_module_names}
+    assert imported - required == {"matplotlib"}
 
 
 def test_kernels_run_without_numba_compilation():

@@ -353,19 +353,9 @@ def test_an_inaccurate_answer_of_cvxpy_is_not_called_converged(rng):
 
 
 def test_progress_bar_shows_the_gap(rng, capsys):
-    pytest.importorskip("tqdm")
     problem = StructuredRegression(random_operator(rng, 10, [(3, 4)]), rng.standard_normal(10))
     solve(problem, "newton", verbose=1)
     printed = capsys.readouterr()
     assert "gap" in printed.err
     assert "objective" in printed.err
     assert printed.out == ""
-
-
-def test_progress_is_logged_without_tqdm(rng, monkeypatch, caplog):
-    monkeypatch.setitem(__import__("sys").modules, "tqdm", None)
-    problem = StructuredRegression(random_operator(rng, 10, [(3, 4)]), rng.standard_normal(10))
-    with caplog.at_level("INFO", logger="lowrank_tangent"):
-        solve(problem, "newton", verbose=1)
-    assert "pip install tqdm" in caplog.text
-    assert "iteration 0: objective" in caplog.text
