@@ -61,7 +61,7 @@ class Solution:
     converged : bool
         Whether ``dual_gap <= tol``, without a gap ``stationarity <= tol``, and ``constraint_residual <= tol``.
     message : str
-        Why the solver stopped.
+        Why the solver stopped, by the figures of its history; those above are computed anew from the point.
     method : str
     history : list of Iteration
     """
@@ -117,7 +117,9 @@ class Monitor:
             self._bar.show(row, certificate.error)
         asked = self._callback is not None and self._callback(row)
         if certificate.error <= self.tol:
-            return "gap below tol" if math.isnan(certificate.stationarity) else "stationary to tol"
+            # The certificate of the point that is returned is computed anew, and rounding may lift it above tol.
+            name = "gap" if math.isnan(certificate.stationarity) else "stationarity residual"
+            return f"the solver's running {name} is below tol"
         return "stopped by callback" if asked else ""
 
     def close(self):
