@@ -15,6 +15,7 @@ import numpy as np
 import scipy
 from scipy.linalg import cho_factor, cho_solve
 from threadpoolctl import threadpool_info
+from tqdm import tqdm
 
 #: A call that takes longer than this many seconds is not repeated.
 _SHORT = 5.0
@@ -100,11 +101,7 @@ def print_row(cells):
 
 
 def progress(steps, name):
-    """The steps with a progress bar, where tqdm is installed."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return steps
+    """The steps with a progress bar."""
     return tqdm(steps, desc=name)
 
 

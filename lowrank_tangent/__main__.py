@@ -7,8 +7,11 @@ among those of infinite width.
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from sklearn.model_selection import GridSearchCV
@@ -33,14 +36,24 @@ _FOLDS = 3
 _MAX_CHOICE = 300
 #: Up to so many training samples the re-linearised model takes seconds: its choice is hundreds of eigendecompositions.
 _MAX_RELINEARISED = 600
+#: Least and largest training part. A choice has five folds, and each takes a sample of every class: five of the rarest
+#: are among so many. The test part of scikit-learn's 1,797 digits takes one of each, too.
+_N_TRAIN = {"digits": (50, 1_787), "mnist": (60, 60_000), "synthetic": (5, math.inf)}
 #: What a fit of the search is certified to: predictions hardly change below.
 _CHOICE_TOL = 1e-3
 
 
 def main(arguments=None):
     """Run the main job with these command-line arguments (those of the process by default)."""
-    options = _parser().parse_args(arguments)
-    data = datasets.load(options.data, options.n_train, options.random_state)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    least, most = _N_TRAIN[options.data]
+    if not least <= options.n_train <= most:
+        parser.error(f"argument --n-train: {options.data} takes {_sizes(options.data)}; got {options.n_train}")
+    try:
+        data = datasets.load(options.data, options.n_train, options.random_state)
+    except (OSError, ValueError) as error:
+        parser.error(f"argument --data: {error}")
     print(_describe(options, data))
     ridge_class, adaptive_class, relinearised_class = (
         (TangentRidgeClassifier, AdaptiveTangentClassifier, AdaptiveTangentClassifierCV)
@@ -88,17 +101,85 @@ def _parser():
         "features anew (up to 600 samples), and compare them.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--data", choices=["digits", "mnist", "synthetic"], default="digits")
-    parser.add_argument("--n-train", type=int, default=300, metavar="N", help="training samples")
-    parser.add_argument("--width", type=int, default=256, help="units of the hidden layer")
-    parser.add_argument("--alpha", type=float, help="penalty; chosen by cross-validation if not given")
-    parser.add_argument("--adaptivity", type=float, help="chosen by cross-validation if not given")
+    positive = _number(float, lambda value: 0.0 < value < math.inf, "a finite number > 0")
+    parser.add_argument(
+        "--data",
+        choices=list(_N_TRAIN),
+        default="digits",
+        help="scikit-learn's digits; MNIST from files in the folder mnist under the one that the environment variable "
+        f"{datasets.DATA_VARIABLE} names, or where it is not set fetched from OpenML; a product of two linear forms in "
+        "30 dimensions",
+    )
+    parser.add_argument(
+        "--n-train",
+        type=int,
+        default=300,
+        metavar="N",
+        help="training samples: " + ", ".join(f"{_sizes(name)} of {name}" for name in _N_TRAIN),
+    )
+    parser.add_argument(
+        "--width",
+        type=_number(int, lambda value: value > 0, "an integer > 0"),
+        default=256,
+        help="units of the hidden layer",
+    )
+    parser.add_argument("--alpha", type=positive, help="penalty; chosen by cross-validation if not given")
+    parser.add_argument(
+        "--adaptivity",
+        type=_number(float, lambda value: 0.0 <= value < math.inf, "a finite number >= 0"),
+        help="chosen by cross-validation if not given",
+    )
     parser.add_argument("--outputs", choices=["shared", "network"], default="shared")
-    parser.add_argument("--tol", type=float, default=1e-6, help="relative duality gap to certify")
-    parser.add_argument("--random-state", type=int, default=0, metavar="SEED")
-    parser.add_argument("--plot", metavar="FILE", help="draw initial, adapted and label kernel (needs matplotlib)")
+    parser.add_argument("--tol", type=positive, default=1e-6, help="relative duality gap to certify")
+    parser.add_argument(
+        "--random-state",
+        type=_number(int, lambda value: 0 <= value < 2**32, "an integer from 0 to 4294967295"),
+        default=0,
+        metavar="SEED",
+    )
+    parser.add_argument(
+        "--plot", type=_picture, metavar="FILE", help="draw initial, adapted and label kernel (needs matplotlib)"
+    )
     parser.add_argument("--verbose", action="store_true", help="show the solver's progress")
     return parser
+
+
+def _sizes(name):
+    """The training parts that a data set allows, in words."""
+    least, most = _N_TRAIN[name]
+    return f"at least {least}" if most == math.inf else f"{least} to {most:,}"
+
+
+def _number(kind, is_allowed, allowed):
+    """A type of argparse: a number of this kind that is allowed, or an error that says what is."""
+
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not is_allowed(value):
+            raise argparse.ArgumentTypeError(f"must be {allowed}; got {text!r}")
+        return value
+
+    return parse
+
+
+def _picture(path):
+    """Refuse a picture before anything is fitted, not after."""
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise argparse.ArgumentTypeError(f"pictures need matplotlib: pip install matplotlib ({error})") from error
+    folder, suffix = Path(path).parent, Path(path).suffix.lower()
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise argparse.ArgumentTypeError(
+            f"the folder of {path!r} has to exist and to be writable; make it, or name another"
+        )
+    suffixes = [f".{name}" for name in sorted(FigureCanvasBase.get_supported_filetypes())]
+    if suffix not in suffixes:
+        raise argparse.ArgumentTypeError(f"must end in one of {', '.join(suffixes)}; got {path!r}")
+    return path
 
 
 def _say_what_takes_time(name):

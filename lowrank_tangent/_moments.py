@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from ._jit import compiled
 
 #: Activations, as the compiled functions know them.
 RELU, ERF = 0, 1
@@ -22,7 +23,7 @@ RELU, ERF = 0, 1
 _PARALLEL = 1.0 - 16.0 * float(np.finfo(float).eps)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _relu(covariance, root, other):
     """Moments of a pair and their derivatives, as `_pair` has them: arc-cosine kernels of order 1 and 0, halved.
 
@@ -42,7 +43,7 @@ def _relu(covariance, root, other):
     return moment, slope, by_variance, by_other, change / size, turn / root / root, turn / other / other
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _erf(covariance, root, other):
     """The same for φ(u) = erf(u)."""
     size = root * other
@@ -54,7 +55,7 @@ def _erf(covariance, root, other):
     return moment, slope, by_variance, by_other, -2.0 * turn * sine / size, turn / root / root, turn / other / other
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _pair(activation, covariance, root, other):
     """Moments of a pair of samples, and their derivatives.
 
@@ -70,13 +71,13 @@ def _pair(activation, covariance, root, other):
     return _relu(covariance, root, other) if activation == RELU else _erf(covariance, root, other)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _root(activation, variance):
     """How an activation sees a variance."""
     return math.sqrt(variance) if activation == RELU else math.sqrt(1.0 + 2.0 * variance)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def samples_by_layer(activation, variances, growth, depth):
     """What a sample has by itself at the inputs of every hidden layer.
 
@@ -104,7 +105,7 @@ def samples_by_layer(activation, variances, growth, depth):
     return roots, growths
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def layer_moments(activation, covariances, roots, others):
     """Both moments of all pairs at one layer: shapes (n, n'), of roots of shapes (n,) and (n',)."""
     moments, slopes = np.empty_like(covariances), np.empty_like(covariances)
@@ -114,7 +115,7 @@ def layer_moments(activation, covariances, roots, others):
     return moments, slopes
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def layer_derivatives(activation, covariances, roots):
     """By variance of the first sample, of both moments, and by covariance, of the second: three arrays (n, n)."""
     n = len(roots)
@@ -127,7 +128,7 @@ def layer_derivatives(activation, covariances, roots):
     return by_variance, slope_by_variance, slope_by_covariance
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def tangent_kernel(activation, covariances, roots, others):
     """Neural tangent kernel of all pairs of two sets of samples.
 
@@ -155,7 +156,7 @@ def tangent_kernel(activation, covariances, roots, others):
     return kernel
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def tangent_slopes(activation, covariances, roots, growths, by_covariance, weights):
     """Tangent kernel of all pairs of a set of samples, and its gradients with respect to the first sample of a pair.
 

@@ -61,9 +61,12 @@ def load(name, n_train, random_state=0):
         return Bunch(X_train=X_train, y_train=y_train, X_test=X_test, y_test=y_test, is_classification=True)
     if name == "mnist":
         mnist = load_mnist()
-        if n_train < len(mnist.X_train):
+        n_left = len(mnist.X_train) - n_train
+        if n_left > 0:
+            # So few left out that there is not one of each class cannot be drawn by class.
+            classes = mnist.y_train if n_left >= len(np.unique(mnist.y_train)) else None
             kept, _ = train_test_split(
-                np.arange(len(mnist.X_train)), train_size=n_train, stratify=mnist.y_train, random_state=random_state
+                np.arange(len(mnist.X_train)), train_size=n_train, stratify=classes, random_state=random_state
             )
             mnist.X_train, mnist.y_train = mnist.X_train[kept], mnist.y_train[kept]
         return Bunch(is_classification=True, **mnist)
@@ -82,12 +85,20 @@ def load_mnist():
     ------
     FileNotFoundError
         If LOWRANK_TANGENT_DATA is set but lacks the files.
+    OSError
+        If it is not set and OpenML cannot be reached.
     """
     folder = os.environ.get(DATA_VARIABLE)
     if folder:
         arrays = {key: read_idx(Path(folder) / "mnist" / name) for key, name in _MNIST_FILES.items()}
     else:
-        X, y = fetch_openml("mnist_784", version=1, return_X_y=True, as_frame=False)
+        try:
+            X, y = fetch_openml("mnist_784", version=1, return_X_y=True, as_frame=False)
+        except OSError as error:
+            raise OSError(
+                f"MNIST could not be fetched from OpenML ({error}). Without a network, set {DATA_VARIABLE} to the "
+                f"folder that has mnist/{_MNIST_FILES['X_train']} and the three files beside it."
+            ) from error
         y = y.astype(np.uint8)
         arrays = {"X_train": X[:60_000], "y_train": y[:60_000], "X_test": X[60_000:], "y_test": y[60_000:]}
     for part in ("X_train", "X_test"):

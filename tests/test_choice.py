@@ -409,7 +409,6 @@ def test_processes_find_the_same():
 
 
 def test_cost_is_said_up_front_and_progress_shown(caplog, capsys):
-    pytest.importorskip("tqdm")
     X, y = make_square(40, 3, random_state=0)
     with caplog.at_level("INFO", logger="lowrank_tangent"):
         AdaptiveTangentRegressorCV(**SMALL, verbose=1).fit(X, y)

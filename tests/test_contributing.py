@@ -1,14 +1,37 @@
-"""The sections of CONTRIBUTING that show code, followed literally."""
+"""What CONTRIBUTING says about the code, and its sections that show code, followed literally."""
 
+import ast
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.preprocessing import KernelCenterer
 
-CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
+from conftest import ROOT
+
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+PACKAGE = ROOT / "lowrank_tangent"
+
+
+def imported_by(path):
+    """Files and folders of the package, itself without suffix, that this file of it imports from another one."""
+    level = len(path.relative_to(PACKAGE).parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level == level:
+            yield from [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+
+
+def test_the_table_of_files_has_all_of_them_in_the_order_of_their_imports():
+    table = re.search(r"\| file \|.*?(?=\n\n)", CONTRIBUTING.read_text(encoding="utf-8"), re.DOTALL).group()
+    listed = [name for row in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    files = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py", "_version.py"}
+    assert sorted(listed) == sorted(files | {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")})
+    rank = {re.sub(r"\.py$|/$", "", name): place for place, name in enumerate(listed)}
+    for name in listed:
+        paths = (PACKAGE / name).glob("*.py") if name.endswith("/") else [PACKAGE / name]
+        below = {other for path in paths for other in imported_by(path) if rank.get(other, -1) >= listed.index(name)}
+        assert not below, f"{name} imports from {below}, which the table has below it"
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,12 @@ def test_idx_files_are_read(folder):
     np.testing.assert_array_equal(data.X_test, raw.reshape(8, -1) / 255)
 
 
+@pytest.mark.parametrize("n_train", [36, 37, 39, 40])
+def test_nearly_all_of_mnist_can_be_drawn(folder, n_train):
+    data = datasets.load("mnist", n_train)
+    assert len(data.X_train) == len(data.y_train) == n_train
+
+
 def test_broken_idx_files_are_named(folder):
     path = folder / "mnist" / "t10k-images-idx3-ubyte.gz"
     with gzip.open(path, "rb") as file:

@@ -355,7 +355,6 @@ def test_a_kernel_beyond_memory_is_refused(data, monkeypatch):
 
 
 def test_verbose_shows_a_progress_bar(data, capsys):
-    pytest.importorskip("tqdm")
     X, y = data
     AdaptiveTangentRegressor((8,), verbose=1, random_state=0).fit(X, y)
     assert "gap" in capsys.readouterr().err

@@ -143,18 +143,11 @@ def test_keep_decides_what_is_stored(problem):
     assert [[kept[:2] for kept in row] for row in path.results] == expected
 
 
-def test_progress(problem, capsys, caplog):
+def test_progress(problem, capsys):
     tangent_path(problem, ALPHAS, [1.0], verbose=1)
     assert "4/4" in capsys.readouterr().err
     tangent_path(problem, ALPHAS, [1.0])
     assert capsys.readouterr().err == ""
-
-
-def test_progress_without_tqdm(problem, monkeypatch, caplog):
-    monkeypatch.setitem(__import__("sys").modules, "tqdm", None)
-    with caplog.at_level("INFO", logger="lowrank_tangent"):
-        tangent_path(problem, ALPHAS, [1.0], verbose=1)
-    assert "path: 4 of 4" in caplog.text
 
 
 @pytest.mark.parametrize(

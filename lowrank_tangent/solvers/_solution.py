@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import logging
 import math
 import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-
-logger = logging.getLogger("lowrank_tangent")
 
 
 class Iteration(NamedTuple):
@@ -65,7 +61,7 @@ class Solution:
     converged : bool
         Whether ``dual_gap <= tol``, without a gap ``stationarity <= tol``, and ``constraint_residual <= tol``.
     message : str
-        Why the solver stopped.
+        Why the solver stopped, by the figures of its history; those above are computed anew from the point.
     method : str
     history : list of Iteration
     """
@@ -94,7 +90,7 @@ class Monitor:
     tol : float
         Relative duality gap (or stationarity) at which to stop.
     verbose : int
-        0 is silent; 1 shows a progress bar (tqdm) with it, or logs it where tqdm is not installed.
+        0 is silent; 1 shows a progress bar with it.
     callback : callable, optional
         Called with each `Iteration`; a true return value stops the solver.
     """
@@ -104,7 +100,7 @@ class Monitor:
         self.history = []
         self._callback = callback
         self._start = time.perf_counter()
-        self._bar = _progress_bar(tol) if verbose else None
+        self._bar = _Progress(tol) if verbose else None
 
     def record(self, iteration, certificate):
         """Append one iteration; the reason to stop here, or an empty string."""
@@ -121,7 +117,9 @@ class Monitor:
             self._bar.show(row, certificate.error)
         asked = self._callback is not None and self._callback(row)
         if certificate.error <= self.tol:
-            return "gap below tol" if math.isnan(certificate.stationarity) else "stationary to tol"
+            # The certificate of the point that is returned is computed anew, and rounding may lift it above tol.
+            name = "gap" if math.isnan(certificate.stationarity) else "stationarity residual"
+            return f"the solver's running {name} is below tol"
         return "stopped by callback" if asked else ""
 
     def close(self):
@@ -130,18 +128,12 @@ class Monitor:
             self._bar.close()
 
 
-class _LoggedProgress:
-    def show(self, row, error):
-        logger.info("iteration %d: objective %.9g, error %.2e", row.iteration, row.objective, error)
-
-    def close(self):
-        pass
-
-
-class _BarProgress:
+class _Progress:
     """A bar over the decades that the gap (or the stationarity residual) still has to fall."""
 
-    def __init__(self, tqdm, tol):
+    def __init__(self, tol):
+        from tqdm import tqdm  # not at the top: importing the package does not wait for it
+
         self._bar = tqdm(
             total=round(-math.log10(tol), 2), bar_format="{desc} |{bar}| {elapsed} {postfix}", desc="gap       -"
         )
@@ -159,16 +151,12 @@ class _BarProgress:
 
 @contextlib.contextmanager
 def progress(total, name, verbose):
-    """A function that advances a progress bar (or a line of the log) by one step of many; silent without `verbose`."""
+    """A function that advances a progress bar by one step of many; silent without `verbose`."""
     if not verbose:
         yield lambda text: None
         return
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        done = itertools.count(1)
-        yield lambda text: logger.info("%s: %d of %d, %s", name, next(done), total, text)
-        return
+    from tqdm import tqdm
+
     with tqdm(total=total, desc=name) as bar:
 
         def advance(text):
@@ -176,12 +164,3 @@ def progress(total, name, verbose):
             bar.update()
 
         yield advance
-
-
-def _progress_bar(tol):
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        logger.warning("Install tqdm (pip install tqdm) for a progress bar; progress is logged at level INFO.")
-        return _LoggedProgress()
-    return _BarProgress(tqdm, tol)
