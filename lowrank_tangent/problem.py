@@ -28,6 +28,9 @@ from .penalties import LayeredPenalty, ScaledPenalty, get_penalty
 _INSIDE = 1.0 - 1e-12
 #: Singular values below this share of the largest are zeros that rounding has moved.
 _RANK_TOL = 1e-12
+#: A lower bound above the objective contradicts it: by rounding up to this share of the objective, and by an error of a
+#: price or its conjugate beyond.
+_CONTRADICTION = 1e-6
 #: Rounds of a search for the best multiple of a dual point; each narrows the bracket twentyfold.
 _ZOOMS = 5
 
@@ -45,7 +48,7 @@ class Certificate:
         not convex.
     dual_gap : float
         (P − D) / P: the relative error of the objective is at most that. 0 for P = 0, NaN for a penalty that is not
-        convex.
+        convex. Where rounding has made D > P, by how much; +inf where no rounding explains it.
     stationarity : float
         For a penalty that is not convex, the residual of the optimality condition, see
         `StructuredRegression.optimality_residual`; else NaN.
@@ -61,11 +64,14 @@ class Certificate:
 
     @classmethod
     def of(cls, objective, dual_objective, slack=0.0, constraint_residual=0.0):
-        """Certificate of two objective values; rounding cannot make the gap negative.
+        """Certificate of two objective values, which are not known better than D exceeds P.
 
         `slack` is what a violated constraint may have gained the objective.
         """
-        gap = max(objective - dual_objective, 0.0) + slack
+        excess = dual_objective - slack - objective
+        gap = max(objective - dual_objective, excess, 0.0) + slack
+        if excess > _CONTRADICTION * objective:
+            gap = math.inf
         relative = float(gap / objective) if objective > 0 else 0.0
         return cls(float(objective), float(dual_objective), relative, constraint_residual=float(constraint_residual))
 

@@ -5,6 +5,7 @@ from sklearn.linear_model import Ridge
 from conftest import dense_matrix, flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.operators import LayerFactors, TangentOperator
+from lowrank_tangent.problem import Certificate
 
 
 def objective_from_scratch(problem, coefs):
@@ -74,6 +75,18 @@ def test_every_dual_point_is_a_lower_bound(rng):
 def test_dual_points_outside_the_domain_prove_nothing(rng):
     problem = StructuredRegression(random_operator(rng, 6, [(3, 4)]), rng.standard_normal(6), alpha=1e-3)
     assert problem.dual_objective(np.ones((6, 1))) == -np.inf
+
+
+def test_a_lower_bound_above_the_objective_certifies_nothing():
+    # Both are numbers with errors, and at least one has an error as large as their contradiction.
+    for objective, dual_objective in ((1.0, np.inf), (1.0, 1.1), (1e-30, 1.1e-30), (1e90, 1.1e90)):
+        assert Certificate.of(objective, dual_objective).dual_gap == np.inf
+    assert Certificate.of(1.0, 1.0 + 1e-9).dual_gap == pytest.approx(1e-9)
+    assert Certificate.of(1.0, 1.0).dual_gap == 0.0
+    assert Certificate.of(1.0, 0.9).dual_gap == pytest.approx(0.1)
+    # A violated constraint may put the objective below the optimum, by no more than its price.
+    assert Certificate.of(1.0, 1.1, slack=0.2).dual_gap == pytest.approx(0.2)
+    assert Certificate.of(1.0, 1.3, slack=0.2).dual_gap == np.inf
 
 
 def test_optimality_residual_vanishes_at_the_solution_alone(rng):
