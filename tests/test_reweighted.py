@@ -243,6 +243,41 @@ def test_extreme_parameters(rng, alpha, adaptivity):
         assert solution.stationarity <= max(1e-6, floor), (penalty, solution.message, floor)
 
 
+@pytest.mark.parametrize("penalty", [PowerPenalty(1), JointPenalty()], ids=repr)
+@pytest.mark.parametrize(("alpha", "adaptivity", "tol"), [(1e-11, 1e3, 1e-5), (1e-8, 1e6, 0.05)])
+def test_an_alpha_that_drowns_in_the_rounding_of_the_kernel(rng, penalty, alpha, adaptivity, tol):
+    problem = problem_for(penalty, rng, alpha=alpha, adaptivity=adaptivity)
+    solution = solve(problem, tol=1e-5)
+    objectives = [row.objective for row in solution.history]
+    assert np.all(np.diff(objectives) <= 1e-12 * np.array(objectives[1:]))
+    # Per alpha the objective tends to that of interpolation.
+    limit = solve(StructuredRegression(problem.operator, problem.y, penalty, 1.0, adaptivity, "interpolation"))
+    assert limit.converged
+    assert solution.objective / alpha == pytest.approx(limit.objective, rel=tol)
+
+
+def test_a_majoriser_with_a_shift_is_the_inverse_of_what_it_says(rng):
+    problem = problem_for(PowerPenalty(1), rng, alpha=1e-12)
+    point = PrimalPoint(problem, problem.spectral, [rng.standard_normal(s) for s in problem.design.coef_shapes])
+    X = [rng.standard_normal(s) for s in problem.design.coef_shapes]
+    change, prediction, pull = Majoriser(point).solve(X)
+    # D' E + A* A E = X for a D' that is a multiple of D, and no less.
+    rest = [x - a for x, a in zip(X, pull, strict=True)]
+    scale = flat(change) @ flat(rest) / (flat(point.solve_majoriser(rest)) @ flat(rest))
+    assert 0.0 < scale < 0.5
+    np.testing.assert_allclose(flat(change), scale * flat(point.solve_majoriser(rest)), rtol=1e-9)
+    image = dense_matrix(problem.design) @ flat(change)
+    np.testing.assert_allclose(prediction.ravel(), image, atol=0.01 * np.abs(image).max())
+    np.testing.assert_allclose(flat(pull), dense_matrix(problem.design).T @ image, atol=0.01 * np.abs(flat(X)).max())
+
+
+def test_a_start_from_far_away_is_forgotten(rng):
+    problem = problem_for(PowerPenalty(1), rng, alpha=0.1, adaptivity=1.0)
+    solution = solve(problem, warm_start=np.full((24, 1), 1e7))
+    assert solution.converged
+    assert solution.objective == pytest.approx(solve(problem).objective, rel=0.05)
+
+
 def test_degenerate_data(rng):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
