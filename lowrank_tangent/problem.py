@@ -274,11 +274,18 @@ class StructuredRegression:
         dual : ndarray of shape (n, C)
             In the domain.
         dual_objective : float
+
+        Raises
+        ------
+        FloatingPointError
+            If the singular values of A_l* r, divided by alpha, overflow.
         """
         if spectra is None:
             spectra = self._dual_spectra(dual)
         limit, scaled = min(2.0, self.loss.reach(self.target, dual)), [2.0 / self.alpha * values for values in spectra]
         for u, penalty in zip(scaled, self.spectral, strict=True):
+            if not np.isfinite(u).all():
+                raise FloatingPointError("2 A* r / alpha overflows")
             if u.max() > 0.0:
                 limit = min(limit, _INSIDE * penalty.conjugate_domain / u.max())
         loss = self.loss.dual_along(self.target, dual)

@@ -229,6 +229,9 @@ def test_a_callback_stops_it(rng):
     solve(problem_for(PowerPenalty(1), rng), callback=lambda row: seen.append(row.stationarity) or len(seen) == 2)
     assert len(seen) == 2
     assert np.isfinite(seen).all()
+    calls = []
+    solve(problem_for(PowerPenalty(1), rng), n_init=5, callback=lambda row: calls.append(row) or True)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("alpha", [1e-8, 1e-3, 10.0, 1e4])

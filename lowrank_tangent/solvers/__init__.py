@@ -109,10 +109,12 @@ def solve(
     verbose : int, default=0
         1 shows a progress bar with the gap.
     callback : callable, optional
-        Called with every `Iteration`; a true return value stops the solver at its best point so far.
+        Called with every `Iteration`; a true return value stops the solver, and all further starts, at the best point
+        so far.
     n_init : int ≥ 1, default=1
         Starting points that are tried for a penalty that is not convex: `warm_start` or ridge regression, then random
-        ones. The solution with the lowest objective is kept.
+        ones. The solution with the lowest objective is kept, of those that meet the constraint of
+        ``loss="interpolation"`` to `tol` or else are nearest to it.
     random_state : int, RandomState or None, default=None
         Draws the random starting points.
 
@@ -156,8 +158,13 @@ def solve(
     if not problem.spectral.is_convex:
         rng = check_random_state(random_state)
         starts += [(random_start(reduced, rng), None) for _ in range(n_init - 1)]
-    solutions = [_solve_from(start, reduced, run, max_iter, Monitor(tol, verbose, callback)) for start in starts]
-    best = min(solutions, key=lambda solution: solution.objective)
+    solutions = []
+    for start in starts:
+        monitor = Monitor(tol, verbose, callback)
+        solutions.append(_solve_from(start, reduced, run, max_iter, monitor))
+        if monitor.is_stopped:
+            break
+    best = min(solutions, key=lambda solution: (max(solution.constraint_residual, tol), solution.objective))
     return replace(best, coefs=expand(best.coefs), method=method)
 
 
@@ -205,6 +212,13 @@ def _solve_from(start, problem, run, max_iter, monitor):
     """One run of a solver, certified anew from the definition: the figures are those of the point that it returns."""
     try:
         coefs, dual, message = run(problem, monitor, max_iter, start)
+        prediction = problem.operator.matvec(coefs)
+        certificate = problem.certificate(coefs, dual, prediction)
+        if math.isinf(certificate.dual_gap):  # rounding has moved the dual point out of its domain
+            dual, _ = problem.best_multiple(dual)
+            certificate = problem.certificate(coefs, dual, prediction)
+        if math.isnan(certificate.error):
+            raise FloatingPointError("their certificate is not a number")
     except (np.linalg.LinAlgError, FloatingPointError) as error:
         adaptivity = max(layer.adaptivity for layer in problem.spectral)
         raise FloatingPointError(
@@ -214,11 +228,6 @@ def _solve_from(start, problem, run, max_iter, monitor):
         ) from error
     finally:
         monitor.close()
-    prediction = problem.operator.matvec(coefs)
-    certificate = problem.certificate(coefs, dual, prediction)
-    if math.isinf(certificate.dual_gap):  # rounding has moved the dual point out of its domain
-        dual, _ = problem.best_multiple(dual)
-        certificate = problem.certificate(coefs, dual, prediction)
     return Solution(
         coefs=coefs,
         dual=dual,

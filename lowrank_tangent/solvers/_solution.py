@@ -102,6 +102,8 @@ class Monitor:
     def __init__(self, tol, verbose=0, callback=None):
         self.tol = tol
         self.history = []
+        #: Whether the callback has asked to stop.
+        self.is_stopped = False
         self._callback = callback
         self._start = time.perf_counter()
         self._bar = _progress_bar(tol) if verbose else None
@@ -119,10 +121,10 @@ class Monitor:
         self.history.append(row)
         if self._bar is not None:
             self._bar.show(row, certificate.error)
-        asked = self._callback is not None and self._callback(row)
+        self.is_stopped |= self._callback is not None and bool(self._callback(row))
         if certificate.error <= self.tol:
             return "gap below tol" if math.isnan(certificate.stationarity) else "stationary to tol"
-        return "stopped by callback" if asked else ""
+        return "stopped by callback" if self.is_stopped else ""
 
     def close(self):
         """Close the progress bar."""
