@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._checks import check_number, check_sample_weight
+from ._checks import check_adaptivity, check_number, check_sample_weight, check_target
 from .leave_one_out import RidgePath
 from .losses import get_loss
 from .operators import TangentOperator
@@ -145,7 +145,7 @@ class StructuredRegression:
         self.sample_weight = check_sample_weight(sample_weight, operator.n_samples)
         self.fit_intercept = bool(fit_intercept)
         self.loss = get_loss(loss, self.sample_weight, self.fit_intercept)
-        self.y = self.loss.check_target(_check_target(y, operator))
+        self.y = self.loss.check_target(check_target(y, operator))
         self.spectral = _layered(penalty, adaptivity, operator)
         self.design = self.loss.design(operator)
         self.target = self.design.to_rows(self.y)
@@ -203,7 +203,12 @@ class StructuredRegression:
 
     def penalty_value(self, coefs):
         """(α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))."""
-        return 0.5 * self.alpha * float(self.spectral.effective(self._spectra(coefs)))
+        spectra = self._spectra(coefs)
+        for i, (values, penalty) in enumerate(zip(spectra, self.spectral, strict=True)):
+            if penalty.kink > 0.0:
+                # Powers q < 1 of zeros that rounding has moved, such as (1e-17)^0.1, would count.
+                spectra[i] = values[values > _RANK_TOL * values[0]]
+        return 0.5 * self.alpha * float(self.spectral.effective(spectra))
 
     def objective(self, coefs, prediction=None):
         """Primal objective P(B). `prediction` as for `certificate`."""
@@ -362,7 +367,7 @@ def _layered(penalty, adaptivity, operator):
     penalties = _one_a_layer(penalty, "penalty", operator)
     adaptivities = _one_a_layer(adaptivity, "adaptivity", operator)
     return LayeredPenalty(
-        ScaledPenalty(get_penalty(price), check_number(speed, "adaptivity", positive=False))
+        ScaledPenalty(get_penalty(price), check_adaptivity(speed))
         for price, speed in zip(penalties, adaptivities, strict=True)
     )
 
@@ -370,29 +375,8 @@ def _layered(penalty, adaptivity, operator):
 def _one_a_layer(value, name, operator):
     """A value for every layer, or the sequence of them that was given."""
     count = len(operator.layers)
-    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)) or np.shape(value) == ():
         return [value] * count
     if len(value) != count:
         raise ValueError(f"{name} must be one for all layers or a sequence of {count}, one a layer; got {len(value)}.")
     return list(value)
-
-
-def _check_target(y, operator):
-    y = np.asarray(y)
-    if y.dtype.kind not in "fiub":
-        raise TypeError(f"y must hold real numbers; got dtype {y.dtype}.")
-    y = y.astype(np.float64)
-    if y.ndim == 1:
-        y = y[:, None]
-    expected = (operator.n_samples, operator.n_outputs)
-    if y.shape != expected:
-        hint = ""
-        if y.ndim == 2 and len(y) == operator.n_samples and operator.layers[0].n_outputs == 1:
-            hint = (
-                f" For {y.shape[1]} targets on these features use "
-                f"TangentOperator(..., outputs='shared', n_outputs={y.shape[1]})."
-            )
-        raise ValueError(f"y must have shape (n, C) = {expected} to fit the operator; got {y.shape}.{hint}")
-    if not np.isfinite(y).all():
-        raise ValueError("y contains NaN or infinity; remove those samples first.")
-    return y

@@ -160,6 +160,10 @@ Y = np.arange(6.0)
         ({"alpha": "small"}, TypeError, "alpha must be a real number > 0; got 'small'"),
         ({"adaptivity": -1e-9}, ValueError, "adaptivity must be a finite number >= 0"),
         ({"adaptivity": np.nan}, ValueError, "adaptivity must be a finite number >= 0"),
+        ({"adaptivity": 1e-310}, ValueError, "0, which is ridge regression, or at least 2.2e-308.*got 1e-310. Use 0"),
+        ({"adaptivity": [1e-310]}, ValueError, "1/adaptivity is finite; got 1e-310"),
+        ({"adaptivity": np.array(-1.0)}, ValueError, "adaptivity must be a finite number >= 0"),
+        ({"adaptivity": np.array(True)}, TypeError, "adaptivity must be a real number >= 0"),
         ({"penalty": "l1"}, ValueError, "penalty must be one of"),
         ({"loss": "hinge"}, ValueError, "loss must be one of"),
         ({"sample_weight": np.ones(5)}, ValueError, r"shape \(n,\) = \(6,\); got \(5,\)"),
@@ -172,6 +176,16 @@ Y = np.arange(6.0)
 def test_bad_problems_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         StructuredRegression(**{"operator": OPERATOR, "y": Y, **arguments})
+
+
+def test_numbers_may_be_arrays_without_dimensions():
+    coefs = [np.ones((3, 4))]
+    plain = StructuredRegression(OPERATOR, Y, alpha=0.1, adaptivity=2.0).objective(coefs)
+    assert StructuredRegression(OPERATOR, Y, alpha=np.array(0.1), adaptivity=np.array(2.0)).objective(coefs) == plain
+    # The least adaptivity that is allowed is as good as none.
+    ridge = StructuredRegression(OPERATOR, Y, alpha=0.1, adaptivity=0.0).objective(coefs)
+    least = StructuredRegression(OPERATOR, Y, alpha=0.1, adaptivity=np.finfo(float).tiny)
+    assert least.objective(coefs) == pytest.approx(ridge, rel=1e-12)
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-99, 1e99])

@@ -202,6 +202,17 @@ def test_schatten_penalties_are_solved_by_proximal_gradient(rng, q):
     assert solution.objective < best
 
 
+@pytest.mark.parametrize("q", [0.05, 0.3, 1.0])
+def test_zeros_that_rounding_moves_cost_nothing(rng, q):
+    # Rank one by construction, with singular values that are known: rounding leaves others of 1e-17.
+    problem = problem_for(SchattenPenalty(q), rng, alpha=1.0, adaptivity=1.0)
+    coefs = [
+        3.0 * np.outer(*(v / np.linalg.norm(v) for v in map(rng.standard_normal, shape))) for shape in [(4, 6), (7, 3)]
+    ]
+    assert problem.penalty_value(coefs) == pytest.approx(2 * 3.0**q / q, rel=1e-12)
+    assert problem.penalty_value([np.zeros((4, 6)), coefs[1]]) == pytest.approx(3.0**q / q, rel=1e-12)
+
+
 def test_what_a_solver_cannot_do_is_said(rng):
     cases = [
         ("newton", PowerPenalty(1), "convex penalty; PowerPenalty.p=1. takes method='reweighted'"),
