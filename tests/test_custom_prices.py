@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from conftest import low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.operators import LayerFactors, TangentOperator
 from lowrank_tangent.penalties import CustomPenalty, JointPenalty, RidgePenalty
@@ -45,6 +46,11 @@ def stretches_up_to(end):
     """Stretches that are dense near 1 and near the end, and include both."""
     share = np.concatenate([[0.0], np.logspace(-12, 0, 200_001)])
     return np.unique(np.concatenate([1.0 + (end - 1.0) * share, end - (end - 1.0) * share[share < 0.5]]))
+
+
+def kinked_price(z):
+    """|z² − 1| / 2, whose conjugate is u²/4 up to u = √2 and infinite beyond; one that differences take for more."""
+    return 0.5 * np.abs(z * z - 1.0)
 
 
 def largest(function, z):
@@ -97,3 +103,29 @@ def test_solutions_with_prices_that_end_are_those_of_brute_force(penalty, price,
         assert solution.converged
         assert solution.objective == pytest.approx(brute, rel=1e-6)
         assert solution.dual_objective <= brute * (1 + 1e-9)
+
+
+def test_the_domain_of_a_conjugate_is_not_wider_for_the_noise_of_differences():
+    for penalty, end in (
+        (CustomPenalty(kinked_price), np.sqrt(2.0)),
+        (CustomPenalty(lambda z: kinked_price(z) + (z - 1.0) ** 2), np.sqrt(6.0)),
+        (CustomPenalty(lambda z: z**2 - 1.0 - 2.0 * np.log(z)), 2.0),
+    ):
+        assert end * (1.0 - 1e-9) <= penalty.conjugate_domain <= end
+        assert penalty.conjugate(end * np.array([1.0, 1.0 + 1e-7, 1.1])).tolist() == [np.inf] * 3
+        assert np.isfinite(penalty.conjugate(end * (1.0 - 1e-9)))
+
+
+@pytest.mark.parametrize("alpha", [0.1, 10.0])
+def test_no_dual_point_is_above_the_optimum_with_a_kink(rng, alpha):
+    # Weak duality with a conjugate that is known: no singular value of A* r may exceed α/√2.
+    operator = random_operator(rng, 30, [(4, 6)])
+    y = 10.0 * low_rank_target(rng, operator)
+    problem = StructuredRegression(operator, y, CustomPenalty(kinked_price), alpha)
+    solution = solve(problem, "proximal", tol=1e-9, max_iter=1000)
+    assert solution.converged
+    u = 2.0 / alpha * np.linalg.svd(problem.design.rmatvec(solution.dual)[0], compute_uv=False)
+    assert u.max() < np.sqrt(2.0)
+    dual = np.sum(solution.dual * y) - 0.5 * np.sum(solution.dual**2) - 0.5 * alpha * np.sum(u**2 / 4.0)
+    assert solution.dual_objective == pytest.approx(dual, rel=1e-9)
+    assert dual <= solution.objective

@@ -24,6 +24,9 @@ from ._search import STRETCHES, difference_quotient, increasing_root, minimise
 #: Stretches, and relative fall of a secant that rounding does not explain, for the check of convexity.
 _CONVEXITY_GRID = 1.0 + np.logspace(-3, 6, 9 * 16 + 1)
 _CONVEXITY_SLACK = 1e-7
+#: Slopes may be differences, with an error of this size. A domain that is too small costs a bound as much, one that is
+#: too large costs its truth.
+_SLOPE_ERROR = 1e-11
 #: Second differences of a price drown in rounding nearer to z = 1 than this; there its curvature hardly matters.
 _NEAR_ONE = 1e-4
 
@@ -62,7 +65,11 @@ class SpectralPenalty(ABC):
     @functools.cached_property
     def conjugate_domain(self):
         """The conjugate is finite for u below this."""
-        return float(np.sqrt(self._squared_slopes[-1]))
+        with np.errstate(over="ignore", invalid="ignore"):
+            last = float(2.0 * self.slope(STRETCHES[-1:])[0] / STRETCHES[-1])
+        if np.isfinite(self._end) or not np.isfinite(last):
+            return np.inf
+        return np.sqrt(last) * (1.0 - _SLOPE_ERROR)
 
     @property
     def sides(self):
@@ -93,7 +100,7 @@ class SpectralPenalty(ABC):
         u = singular_values(u, "u")
         flat = u.ravel()
         above = np.searchsorted(self._squared_slopes, flat**2)
-        inside = above < len(STRETCHES)
+        inside = (above < len(STRETCHES)) & (flat < self.conjugate_domain)
         high = np.minimum(above, len(STRETCHES) - 1)
         z = increasing_root(
             lambda z: 2.0 * self.slope(z) - z * flat**2,
