@@ -146,10 +146,14 @@ def test_of_several_starts_one_that_meets_the_constraint_is_kept(penalty, max_it
 
 
 def test_proximal_gradient_cannot_interpolate(rng):
-    with pytest.raises(ValueError, match="cannot solve loss='interpolation'; use one of"):
+    able = r"\['bilinear', 'cvxpy', 'newton', 'reweighted'\]"
+    with pytest.raises(ValueError, match=f"cannot solve loss='interpolation'; use method='auto' or one of {able}"):
         solve(interpolation(rng), "proximal")
-    with pytest.raises(ValueError, match="cannot solve loss='interpolation'"):
-        solve(interpolation(rng, "nuclear"))
+    # What does not stretch is left to the joint problem.
+    problem = interpolation(rng, "nuclear", n=6)
+    solution = solve(problem, max_iter=2000)
+    assert solution.method == "bilinear"
+    assert solution.objective == pytest.approx(solve(problem, "cvxpy").objective, rel=1e-3)
 
 
 def test_iteration_limit_and_callback(rng):

@@ -1,5 +1,7 @@
 """Penalties that are not convex, and those that do not stretch: solvers, their residuals and their starts."""
 
+import ast
+import itertools
 import warnings
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from conftest import dense_matrix, flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
+from lowrank_tangent.losses import LOSSES
 from lowrank_tangent.penalties import (
     CustomPenalty,
     JointPenalty,
@@ -16,6 +19,7 @@ from lowrank_tangent.penalties import (
     RidgePenalty,
     SchattenPenalty,
 )
+from lowrank_tangent.solvers import SOLVERS
 from lowrank_tangent.solvers._point import LayerSpectrum, PrimalPoint
 from lowrank_tangent.solvers.reweighted import Majoriser
 
@@ -215,15 +219,34 @@ def test_zeros_that_rounding_moves_cost_nothing(rng, q):
 
 def test_what_a_solver_cannot_do_is_said(rng):
     cases = [
-        ("newton", PowerPenalty(1), "convex penalty; PowerPenalty.p=1. takes method='reweighted'"),
+        (
+            "newton",
+            PowerPenalty(1),
+            "convex penalty, not PowerPenalty.p=1.; use method='auto' or one of .*'reweighted'",
+        ),
         ("cvxpy", JointPenalty(), "convex penalty"),
-        ("reweighted", NuclearPenalty(), "only stretches; NuclearPenalty.. takes method='proximal'"),
+        (
+            "reweighted",
+            NuclearPenalty(),
+            "only stretches, not NuclearPenalty..; use method='auto' or one of .*'proximal'",
+        ),
         ("newton", SchattenPenalty(1.5), "only stretches"),
         ("ridge", KLPenalty(), "adaptivity=0"),
     ]
     for method, penalty, message in cases:
         with pytest.raises(ValueError, match=message):
             solve(problem_for(penalty, rng), method)
+    # Whatever a message says to use does not lead to the next one.
+    operator = random_operator(rng, 6, [(3, 4)])
+    penalties, methods = (PowerPenalty(1), NuclearPenalty(), SchattenPenalty()), SOLVERS.keys() - {"cvxpy"}
+    for loss, penalty, method in itertools.product(LOSSES, penalties, methods):
+        problem = StructuredRegression(operator, np.arange(6.0) % 2, penalty, loss=loss)
+        try:
+            solve(problem, method, max_iter=0)
+        except ValueError as error:
+            named = str(error).rpartition("one of ")[2].strip(".")
+            for other in {"auto", *ast.literal_eval(named)} - {"cvxpy"}:
+                solve(problem, other, max_iter=0)
     with pytest.raises(ValueError, match="n_init must be an integer >= 1; got 0"):
         solve(problem_for(PowerPenalty(1), rng), n_init=0)
 
