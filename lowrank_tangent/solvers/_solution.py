@@ -52,9 +52,11 @@ class Solution:
         A B of the training samples, without the intercept.
     intercept : ndarray of shape (C,)
     objective, dual_objective : float
-        P(B) and D(r); the optimal value lies between them.
+        P(B) and D(r). The optimal value lies between them; for ``loss="interpolation"`` P(B) may be below it, as far
+        as B violates the constraint.
     dual_gap : float
-        (P − D) / P, relative; NaN for a penalty that is not convex, for which no lower bound is known.
+        (P − D) / P, relative, with |r·(y − A B)| added to P − D for ``loss="interpolation"``; +inf where r proves
+        nothing; NaN for a penalty that is not convex, for which no lower bound is known.
     stationarity : float
         For a penalty that is not convex, the relative residual of the optimality condition: the point is stationary to
         that accuracy, and nothing is said about other stationary points. NaN for a convex penalty.
