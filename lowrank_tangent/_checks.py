@@ -13,11 +13,24 @@ _TARGET_RANGE = 1e-100, 1e100
 def check_number(value, name, positive):
     """A finite float, > 0 if `positive` and ≥ 0 otherwise."""
     bound = "> 0" if positive else ">= 0"
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number {bound}; got {value!r}.")
     if not np.isfinite(value) or value < 0 or (positive and value == 0):
         raise ValueError(f"{name} must be a finite number {bound}; got {value!r}.")
     return float(value)
+
+
+def check_adaptivity(value):
+    """A float that is 0 or has a reciprocal."""
+    adaptivity, least = check_number(value, "adaptivity", positive=False), np.finfo(float).tiny
+    if 0.0 < adaptivity < least:
+        raise ValueError(
+            f"adaptivity must be 0, which is ridge regression, or at least {least:.1e}, so that 1/adaptivity is finite;"
+            f" got {value!r}. Use 0."
+        )
+    return adaptivity
 
 
 def check_sample_weight(sample_weight, n_samples):
@@ -35,6 +48,28 @@ def check_sample_weight(sample_weight, n_samples):
     if not weights.any():
         raise ValueError("sample_weight is zero for every sample; at least one sample must count.")
     return weights
+
+
+def check_target(y, operator):
+    """Targets as a float array of shape (n, C) that fits the operator."""
+    y = np.asarray(y)
+    if y.dtype.kind not in "fiub":
+        raise TypeError(f"y must hold real numbers; got dtype {y.dtype}.")
+    y = y.astype(np.float64)
+    if y.ndim == 1:
+        y = y[:, None]
+    expected = (operator.n_samples, operator.n_outputs)
+    if y.shape != expected:
+        hint = ""
+        if y.ndim == 2 and len(y) == operator.n_samples and operator.layers[0].n_outputs == 1:
+            hint = (
+                f" For {y.shape[1]} targets on these features use "
+                f"TangentOperator(..., outputs='shared', n_outputs={y.shape[1]})."
+            )
+        raise ValueError(f"y must have shape (n, C) = {expected} to fit the operator; got {y.shape}.{hint}")
+    if not np.isfinite(y).all():
+        raise ValueError("y contains NaN or infinity; remove those samples first.")
+    return y
 
 
 def check_target_scale(y, sample_weight=None):

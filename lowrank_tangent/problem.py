@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._checks import check_number, check_sample_weight
+from ._checks import check_adaptivity, check_number, check_sample_weight, check_target
 from .leave_one_out import RidgePath
 from .losses import get_loss
 from .operators import TangentOperator
@@ -28,6 +28,9 @@ from .penalties import LayeredPenalty, ScaledPenalty, get_penalty
 _INSIDE = 1.0 - 1e-12
 #: Singular values below this share of the largest are zeros that rounding has moved.
 _RANK_TOL = 1e-12
+#: A lower bound above the objective contradicts it: by rounding up to this share of the objective, and by an error of a
+#: price or its conjugate beyond.
+_CONTRADICTION = 1e-6
 #: Rounds of a search for the best multiple of a dual point; each narrows the bracket twentyfold.
 _ZOOMS = 5
 
@@ -45,7 +48,7 @@ class Certificate:
         not convex.
     dual_gap : float
         (P − D) / P: the relative error of the objective is at most that. 0 for P = 0, NaN for a penalty that is not
-        convex.
+        convex. Where rounding has made D > P, by how much; +inf where no rounding explains it.
     stationarity : float
         For a penalty that is not convex, the residual of the optimality condition, see
         `StructuredRegression.optimality_residual`; else NaN.
@@ -61,11 +64,14 @@ class Certificate:
 
     @classmethod
     def of(cls, objective, dual_objective, slack=0.0, constraint_residual=0.0):
-        """Certificate of two objective values; rounding cannot make the gap negative.
+        """Certificate of two objective values, which are not known better than D exceeds P.
 
         `slack` is what a violated constraint may have gained the objective.
         """
-        gap = max(objective - dual_objective, 0.0) + slack
+        excess = dual_objective - slack - objective
+        gap = max(objective - dual_objective, excess, 0.0) + slack
+        if excess > _CONTRADICTION * objective:
+            gap = math.inf
         relative = float(gap / objective) if objective > 0 else 0.0
         return cls(float(objective), float(dual_objective), relative, constraint_residual=float(constraint_residual))
 
@@ -139,7 +145,7 @@ class StructuredRegression:
         self.sample_weight = check_sample_weight(sample_weight, operator.n_samples)
         self.fit_intercept = bool(fit_intercept)
         self.loss = get_loss(loss, self.sample_weight, self.fit_intercept)
-        self.y = self.loss.check_target(_check_target(y, operator))
+        self.y = self.loss.check_target(check_target(y, operator))
         self.spectral = _layered(penalty, adaptivity, operator)
         self.design = self.loss.design(operator)
         self.target = self.design.to_rows(self.y)
@@ -197,7 +203,12 @@ class StructuredRegression:
 
     def penalty_value(self, coefs):
         """(α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))."""
-        return 0.5 * self.alpha * float(self.spectral.effective(self._spectra(coefs)))
+        spectra = self._spectra(coefs)
+        for i, (values, penalty) in enumerate(zip(spectra, self.spectral, strict=True)):
+            if penalty.kink > 0.0:
+                # Powers q < 1 of zeros that rounding has moved, such as (1e-17)^0.1, would count.
+                spectra[i] = values[values > _RANK_TOL * values[0]]
+        return 0.5 * self.alpha * float(self.spectral.effective(spectra))
 
     def objective(self, coefs, prediction=None):
         """Primal objective P(B). `prediction` as for `certificate`."""
@@ -268,11 +279,18 @@ class StructuredRegression:
         dual : ndarray of shape (n, C)
             In the domain.
         dual_objective : float
+
+        Raises
+        ------
+        FloatingPointError
+            If the singular values of A_l* r, divided by alpha, overflow.
         """
         if spectra is None:
             spectra = self._dual_spectra(dual)
         limit, scaled = min(2.0, self.loss.reach(self.target, dual)), [2.0 / self.alpha * values for values in spectra]
         for u, penalty in zip(scaled, self.spectral, strict=True):
+            if not np.isfinite(u).all():
+                raise FloatingPointError("2 A* r / alpha overflows")
             if u.max() > 0.0:
                 limit = min(limit, _INSIDE * penalty.conjugate_domain / u.max())
         loss = self.loss.dual_along(self.target, dual)
@@ -349,7 +367,7 @@ def _layered(penalty, adaptivity, operator):
     penalties = _one_a_layer(penalty, "penalty", operator)
     adaptivities = _one_a_layer(adaptivity, "adaptivity", operator)
     return LayeredPenalty(
-        ScaledPenalty(get_penalty(price), check_number(speed, "adaptivity", positive=False))
+        ScaledPenalty(get_penalty(price), check_adaptivity(speed))
         for price, speed in zip(penalties, adaptivities, strict=True)
     )
 
@@ -357,29 +375,8 @@ def _layered(penalty, adaptivity, operator):
 def _one_a_layer(value, name, operator):
     """A value for every layer, or the sequence of them that was given."""
     count = len(operator.layers)
-    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)) or np.shape(value) == ():
         return [value] * count
     if len(value) != count:
         raise ValueError(f"{name} must be one for all layers or a sequence of {count}, one a layer; got {len(value)}.")
     return list(value)
-
-
-def _check_target(y, operator):
-    y = np.asarray(y)
-    if y.dtype.kind not in "fiub":
-        raise TypeError(f"y must hold real numbers; got dtype {y.dtype}.")
-    y = y.astype(np.float64)
-    if y.ndim == 1:
-        y = y[:, None]
-    expected = (operator.n_samples, operator.n_outputs)
-    if y.shape != expected:
-        hint = ""
-        if y.ndim == 2 and len(y) == operator.n_samples and operator.layers[0].n_outputs == 1:
-            hint = (
-                f" For {y.shape[1]} targets on these features use "
-                f"TangentOperator(..., outputs='shared', n_outputs={y.shape[1]})."
-            )
-        raise ValueError(f"y must have shape (n, C) = {expected} to fit the operator; got {y.shape}.{hint}")
-    if not np.isfinite(y).all():
-        raise ValueError("y contains NaN or infinity; remove those samples first.")
-    return y

@@ -107,11 +107,53 @@ def test_dependent_constraints_are_refused_and_the_rank_is_named(rng):
         solve(StructuredRegression(few, rng.standard_normal(30), loss="interpolation", fit_intercept=True))
 
 
+@pytest.mark.parametrize("method", ["newton", "cvxpy", "reweighted", "bilinear", "ridge"])
+def test_one_counted_sample_is_met_by_the_intercept_alone(rng, method):
+    operator, y = random_operator(rng, 5, [(4, 6)]), rng.standard_normal(5)
+    for weight in (1.0, 0.3, 7.1):
+        problem = StructuredRegression(
+            operator,
+            y,
+            "kl",
+            adaptivity=0.0 if method == "ridge" else 1.0,
+            loss="interpolation",
+            sample_weight=[0.0, weight, 0.0, 0.0, 0.0],
+            fit_intercept=True,
+        )
+        solution = solve(problem, method)
+        assert solution.converged
+        np.testing.assert_allclose(solution.intercept, y[1])
+        np.testing.assert_allclose(solution.coefs[0], 0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("penalty", [PowerPenalty(1), JointPenalty()], ids=repr)
+@pytest.mark.parametrize("max_iter", [20, None])
+def test_of_several_starts_one_that_meets_the_constraint_is_kept(penalty, max_iter):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        operator = random_operator(rng, 20, [(6, 8)])
+        y = 10 * rng.standard_normal(20)
+        problem = StructuredRegression(operator, y, penalty, 1.0, 10.0, "interpolation")
+        one = solve(problem, max_iter=max_iter)
+        many = solve(problem, max_iter=max_iter, n_init=6, random_state=0)
+        prediction = dense_matrix(operator) @ flat(many.coefs)
+        if one.converged:
+            np.testing.assert_allclose(prediction, y, atol=1e-6 * np.linalg.norm(y))
+            assert many.objective <= one.objective * (1 + 1e-9)
+        else:
+            assert many.constraint_residual <= max(one.constraint_residual, 1e-6)
+    assert max_iter is not None or many.converged
+
+
 def test_proximal_gradient_cannot_interpolate(rng):
-    with pytest.raises(ValueError, match="cannot solve loss='interpolation'; use one of"):
+    able = r"\['bilinear', 'cvxpy', 'newton', 'reweighted'\]"
+    with pytest.raises(ValueError, match=f"cannot solve loss='interpolation'; use method='auto' or one of {able}"):
         solve(interpolation(rng), "proximal")
-    with pytest.raises(ValueError, match="cannot solve loss='interpolation'"):
-        solve(interpolation(rng, "nuclear"))
+    # What does not stretch is left to the joint problem.
+    problem = interpolation(rng, "nuclear", n=6)
+    solution = solve(problem, max_iter=2000)
+    assert solution.method == "bilinear"
+    assert solution.objective == pytest.approx(solve(problem, "cvxpy").objective, rel=1e-3)
 
 
 def test_iteration_limit_and_callback(rng):

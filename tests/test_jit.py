@@ -51,7 +51,6 @@ def test_loops_compile_without_a_place_for_a_cache(nowhere, tmp_path):
     assert printed(code, folder) == "3.0 [(int64, float64)]"
 
 
-@pytest.mark.xfail(reason="penalties/ asks numba for a cache by itself", strict=True)
 def test_the_package_works_where_it_cannot_be_written(nowhere):
     folder = nowhere(PACKAGE, "lowrank_tangent")
     code = (

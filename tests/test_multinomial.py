@@ -280,7 +280,9 @@ def test_warm_starts_and_paths(rng):
 
 @pytest.mark.parametrize("method", ["reweighted", "ridge"])
 def test_solvers_for_least_squares_say_so(rng, method):
-    with pytest.raises(ValueError, match=f"method='{method}' cannot solve loss='multinomial'; use one of .*'newton'"):
+    with pytest.raises(
+        ValueError, match=f"method='{method}' cannot solve loss='multinomial'; use method='auto' or one of .*'newton'"
+    ):
         solve(multinomial(rng, adaptivity=0.0), method)
 
 

@@ -240,6 +240,18 @@ def test_growth_of_the_stretch_agrees_with_differences(penalty, price):
     np.testing.assert_allclose(penalty.stretch_growth(z), growth, rtol=1e-3, atol=atol)
 
 
+@named([*ONE_SIDED, *TWO_SIDED[:5]])
+def test_derivatives_of_the_stretch_at_one_are_those_from_the_right(penalty, price):
+    # By the quotient over a step, which vanishes or has a limit, or else grows without bound as the step shrinks.
+    def from_the_right(stretch):
+        quotients = [(float(stretch(v)) ** 2 - 1.0) / v**2 for v in (1e-3, 1e-4, 1e-5)]
+        return 0.0 if quotients[2] > 2.0 * quotients[1] else quotients[2]
+
+    assert penalty.stretch_growth(1.0) == pytest.approx(from_the_right(penalty.stretch), abs=0.02, rel=1e-3)
+    if penalty.is_convex:
+        assert penalty.stretch_slope(1.0) == pytest.approx(from_the_right(penalty.dual_stretch), rel=1e-3)
+
+
 @named([*ONE_SIDED, *CUSTOM])
 def test_slope_of_the_price_agrees_with_differences_on_both_sides_of_one(penalty, price):
     z = np.array([0.2, 0.7, 0.95, 1.05, 1.6, 4.0, 30.0])

@@ -5,6 +5,7 @@ from sklearn.linear_model import Ridge
 from conftest import dense_matrix, flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.operators import LayerFactors, TangentOperator
+from lowrank_tangent.problem import Certificate
 
 
 def objective_from_scratch(problem, coefs):
@@ -74,6 +75,18 @@ def test_every_dual_point_is_a_lower_bound(rng):
 def test_dual_points_outside_the_domain_prove_nothing(rng):
     problem = StructuredRegression(random_operator(rng, 6, [(3, 4)]), rng.standard_normal(6), alpha=1e-3)
     assert problem.dual_objective(np.ones((6, 1))) == -np.inf
+
+
+def test_a_lower_bound_above_the_objective_certifies_nothing():
+    # Both are numbers with errors, and at least one has an error as large as their contradiction.
+    for objective, dual_objective in ((1.0, np.inf), (1.0, 1.1), (1e-30, 1.1e-30), (1e90, 1.1e90)):
+        assert Certificate.of(objective, dual_objective).dual_gap == np.inf
+    assert Certificate.of(1.0, 1.0 + 1e-9).dual_gap == pytest.approx(1e-9)
+    assert Certificate.of(1.0, 1.0).dual_gap == 0.0
+    assert Certificate.of(1.0, 0.9).dual_gap == pytest.approx(0.1)
+    # A violated constraint may put the objective below the optimum, by no more than its price.
+    assert Certificate.of(1.0, 1.1, slack=0.2).dual_gap == pytest.approx(0.2)
+    assert Certificate.of(1.0, 1.3, slack=0.2).dual_gap == np.inf
 
 
 def test_optimality_residual_vanishes_at_the_solution_alone(rng):
@@ -147,6 +160,10 @@ Y = np.arange(6.0)
         ({"alpha": "small"}, TypeError, "alpha must be a real number > 0; got 'small'"),
         ({"adaptivity": -1e-9}, ValueError, "adaptivity must be a finite number >= 0"),
         ({"adaptivity": np.nan}, ValueError, "adaptivity must be a finite number >= 0"),
+        ({"adaptivity": 1e-310}, ValueError, "0, which is ridge regression, or at least 2.2e-308.*got 1e-310. Use 0"),
+        ({"adaptivity": [1e-310]}, ValueError, "1/adaptivity is finite; got 1e-310"),
+        ({"adaptivity": np.array(-1.0)}, ValueError, "adaptivity must be a finite number >= 0"),
+        ({"adaptivity": np.array(True)}, TypeError, "adaptivity must be a real number >= 0"),
         ({"penalty": "l1"}, ValueError, "penalty must be one of"),
         ({"loss": "hinge"}, ValueError, "loss must be one of"),
         ({"sample_weight": np.ones(5)}, ValueError, r"shape \(n,\) = \(6,\); got \(5,\)"),
@@ -159,6 +176,16 @@ Y = np.arange(6.0)
 def test_bad_problems_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         StructuredRegression(**{"operator": OPERATOR, "y": Y, **arguments})
+
+
+def test_numbers_may_be_arrays_without_dimensions():
+    coefs = [np.ones((3, 4))]
+    plain = StructuredRegression(OPERATOR, Y, alpha=0.1, adaptivity=2.0).objective(coefs)
+    assert StructuredRegression(OPERATOR, Y, alpha=np.array(0.1), adaptivity=np.array(2.0)).objective(coefs) == plain
+    # The least adaptivity that is allowed is as good as none.
+    ridge = StructuredRegression(OPERATOR, Y, alpha=0.1, adaptivity=0.0).objective(coefs)
+    least = StructuredRegression(OPERATOR, Y, alpha=0.1, adaptivity=np.finfo(float).tiny)
+    assert least.objective(coefs) == pytest.approx(ridge, rel=1e-12)
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-99, 1e99])

@@ -1,5 +1,7 @@
 """Penalties that are not convex, and those that do not stretch: solvers, their residuals and their starts."""
 
+import ast
+import itertools
 import warnings
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from conftest import dense_matrix, flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
+from lowrank_tangent.losses import LOSSES
 from lowrank_tangent.penalties import (
     CustomPenalty,
     JointPenalty,
@@ -16,6 +19,7 @@ from lowrank_tangent.penalties import (
     RidgePenalty,
     SchattenPenalty,
 )
+from lowrank_tangent.solvers import SOLVERS
 from lowrank_tangent.solvers._point import LayerSpectrum, PrimalPoint
 from lowrank_tangent.solvers.reweighted import Majoriser
 
@@ -202,17 +206,47 @@ def test_schatten_penalties_are_solved_by_proximal_gradient(rng, q):
     assert solution.objective < best
 
 
+@pytest.mark.parametrize("q", [0.05, 0.3, 1.0])
+def test_zeros_that_rounding_moves_cost_nothing(rng, q):
+    # Rank one by construction, with singular values that are known: rounding leaves others of 1e-17.
+    problem = problem_for(SchattenPenalty(q), rng, alpha=1.0, adaptivity=1.0)
+    coefs = [
+        3.0 * np.outer(*(v / np.linalg.norm(v) for v in map(rng.standard_normal, shape))) for shape in [(4, 6), (7, 3)]
+    ]
+    assert problem.penalty_value(coefs) == pytest.approx(2 * 3.0**q / q, rel=1e-12)
+    assert problem.penalty_value([np.zeros((4, 6)), coefs[1]]) == pytest.approx(3.0**q / q, rel=1e-12)
+
+
 def test_what_a_solver_cannot_do_is_said(rng):
     cases = [
-        ("newton", PowerPenalty(1), "convex penalty; PowerPenalty.p=1. takes method='reweighted'"),
+        (
+            "newton",
+            PowerPenalty(1),
+            "convex penalty, not PowerPenalty.p=1.; use method='auto' or one of .*'reweighted'",
+        ),
         ("cvxpy", JointPenalty(), "convex penalty"),
-        ("reweighted", NuclearPenalty(), "only stretches; NuclearPenalty.. takes method='proximal'"),
+        (
+            "reweighted",
+            NuclearPenalty(),
+            "only stretches, not NuclearPenalty..; use method='auto' or one of .*'proximal'",
+        ),
         ("newton", SchattenPenalty(1.5), "only stretches"),
         ("ridge", KLPenalty(), "adaptivity=0"),
     ]
     for method, penalty, message in cases:
         with pytest.raises(ValueError, match=message):
             solve(problem_for(penalty, rng), method)
+    # Whatever a message says to use does not lead to the next one.
+    operator = random_operator(rng, 6, [(3, 4)])
+    penalties, methods = (PowerPenalty(1), NuclearPenalty(), SchattenPenalty()), SOLVERS.keys() - {"cvxpy"}
+    for loss, penalty, method in itertools.product(LOSSES, penalties, methods):
+        problem = StructuredRegression(operator, np.arange(6.0) % 2, penalty, loss=loss)
+        try:
+            solve(problem, method, max_iter=0)
+        except ValueError as error:
+            named = str(error).rpartition("one of ")[2].strip(".")
+            for other in {"auto", *ast.literal_eval(named)} - {"cvxpy"}:
+                solve(problem, other, max_iter=0)
     with pytest.raises(ValueError, match="n_init must be an integer >= 1; got 0"):
         solve(problem_for(PowerPenalty(1), rng), n_init=0)
 
@@ -229,6 +263,9 @@ def test_a_callback_stops_it(rng):
     solve(problem_for(PowerPenalty(1), rng), callback=lambda row: seen.append(row.stationarity) or len(seen) == 2)
     assert len(seen) == 2
     assert np.isfinite(seen).all()
+    calls = []
+    solve(problem_for(PowerPenalty(1), rng), n_init=5, callback=lambda row: calls.append(row) or True)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("alpha", [1e-8, 1e-3, 10.0, 1e4])
@@ -241,6 +278,41 @@ def test_extreme_parameters(rng, alpha, adaptivity):
         pull = np.linalg.norm(flat(problem.design.rmatvec(problem.residual(solution.coefs))))
         floor = 100 * np.finfo(float).eps * np.linalg.norm(problem.target) / pull
         assert solution.stationarity <= max(1e-6, floor), (penalty, solution.message, floor)
+
+
+@pytest.mark.parametrize("penalty", [PowerPenalty(1), JointPenalty()], ids=repr)
+@pytest.mark.parametrize(("alpha", "adaptivity", "tol"), [(1e-11, 1e3, 1e-5), (1e-8, 1e6, 0.05)])
+def test_an_alpha_that_drowns_in_the_rounding_of_the_kernel(rng, penalty, alpha, adaptivity, tol):
+    problem = problem_for(penalty, rng, alpha=alpha, adaptivity=adaptivity)
+    solution = solve(problem, tol=1e-5)
+    objectives = [row.objective for row in solution.history]
+    assert np.all(np.diff(objectives) <= 1e-12 * np.array(objectives[1:]))
+    # Per alpha the objective tends to that of interpolation.
+    limit = solve(StructuredRegression(problem.operator, problem.y, penalty, 1.0, adaptivity, "interpolation"))
+    assert limit.converged
+    assert solution.objective / alpha == pytest.approx(limit.objective, rel=tol)
+
+
+def test_a_majoriser_with_a_shift_is_the_inverse_of_what_it_says(rng):
+    problem = problem_for(PowerPenalty(1), rng, alpha=1e-12)
+    point = PrimalPoint(problem, problem.spectral, [rng.standard_normal(s) for s in problem.design.coef_shapes])
+    X = [rng.standard_normal(s) for s in problem.design.coef_shapes]
+    change, prediction, pull = Majoriser(point).solve(X)
+    # D' E + A* A E = X for a D' that is a multiple of D, and no less.
+    rest = [x - a for x, a in zip(X, pull, strict=True)]
+    scale = flat(change) @ flat(rest) / (flat(point.solve_majoriser(rest)) @ flat(rest))
+    assert 0.0 < scale < 0.5
+    np.testing.assert_allclose(flat(change), scale * flat(point.solve_majoriser(rest)), rtol=1e-9)
+    image = dense_matrix(problem.design) @ flat(change)
+    np.testing.assert_allclose(prediction.ravel(), image, atol=0.01 * np.abs(image).max())
+    np.testing.assert_allclose(flat(pull), dense_matrix(problem.design).T @ image, atol=0.01 * np.abs(flat(X)).max())
+
+
+def test_a_start_from_far_away_is_forgotten(rng):
+    problem = problem_for(PowerPenalty(1), rng, alpha=0.1, adaptivity=1.0)
+    solution = solve(problem, warm_start=np.full((24, 1), 1e7))
+    assert solution.converged
+    assert solution.objective == pytest.approx(solve(problem).objective, rel=0.05)
 
 
 def test_degenerate_data(rng):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from conftest import dense_matrix, flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.operators import LayerFactors, TangentOperator
-from lowrank_tangent.penalties import divided_differences
+from lowrank_tangent.penalties import PowerPenalty, divided_differences
 from lowrank_tangent.problem import Certificate
 from lowrank_tangent.solvers import _kernels, _point, _preconditioner
 
@@ -297,6 +297,18 @@ def test_numbers_that_leave_double_precision_are_said_to(rng, penalty, loss, ada
     operator = random_operator(rng, 8, [(3, 4), (5, 1)])
     problem = StructuredRegression(operator, rng.standard_normal(8), penalty, 1.0, adaptivity, loss)
     with pytest.raises(FloatingPointError, match=r"y reaches .*alpha=1.0e\+00, adaptivity=1.0e\+300. Divide y by"):
+        solve(problem)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "loss", "alpha"),
+    [("power", "multinomial", 1e-100), ("kl", "multinomial", 1e-100), (PowerPenalty(1), "interpolation", 1e200)],
+)
+def test_an_alpha_that_leaves_double_precision_is_said_to(rng, penalty, loss, alpha):
+    operator = random_operator(rng, 15, [(4, 6)])
+    problem = StructuredRegression(operator, (rng.standard_normal(15) > 0) * 1.0, penalty, alpha, loss=loss)
+    expected = rf"y reaches 1.0e\+00, alpha={alpha:.1e}".replace("e+2", r"e\+2")
+    with np.errstate(over="ignore", invalid="ignore"), pytest.raises(FloatingPointError, match=expected):
         solve(problem)
 
 

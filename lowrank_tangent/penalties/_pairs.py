@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from .._jit import compiled
 from ._scalar import _log_sum, _root
 
 #: Halvings that exhaust a bracket in ln λ.
@@ -21,7 +21,7 @@ _GOLDEN_STEPS = 40
 _GOLDEN = 0.6180339887498949
 
 
-@njit(cache=True)
+@compiled()
 def _log_stretch(log_lam, power):
     """l = ln z with z ω'(z) = λ, for the price (z − 1)^p, or KL for power = 0."""
     if power == 0.0:
@@ -34,7 +34,7 @@ def _log_stretch(log_lam, power):
     return math.log1p(_root(target, power - 1.0, 0.0, -1.0, -math.inf, -math.inf, math.inf, start))
 
 
-@njit(cache=True)
+@compiled()
 def _price(log_z, power):
     """Price of a stretch."""
     if power == 0.0:
@@ -42,13 +42,13 @@ def _price(log_z, power):
     return math.expm1(log_z) ** power
 
 
-@njit(cache=True)
+@compiled()
 def _excess(log_lam, weight, target, first, second):
     """weight · ln λ + l1 + l2 − target, which increases in λ."""
     return weight * log_lam + _log_stretch(log_lam, first) + _log_stretch(log_lam, second) - target
 
 
-@njit(cache=True)
+@compiled()
 def _balance(weight, target, first, second, high):
     """ln λ with weight · ln λ + l1 + l2 = target, from an upper bound."""
     stride = 1.0
@@ -67,7 +67,7 @@ def _balance(weight, target, first, second, high):
     return high
 
 
-@njit(cache=True)
+@compiled()
 def split(z, first, second, out):
     """Rows ln z1, ln z2, price and marginal price λ of stretches z."""
     for i in range(z.size):
@@ -92,7 +92,7 @@ def split(z, first, second, out):
         out[3, i] = math.exp(log_lam)
 
 
-@njit(cache=True)
+@compiled()
 def stretch(v, first, second, out):
     """Rows ln z1 and ln z2 of the stretch of singular values v: λ z² = 2v²."""
     for i in range(v.size):
@@ -103,14 +103,14 @@ def stretch(v, first, second, out):
             out[0, i], out[1, i] = _log_stretch(log_lam, first), _log_stretch(log_lam, second)
 
 
-@njit(cache=True)
+@compiled()
 def _imbalance(log_lam, target, log_c, first, second):
     """ln λ − ln(2 s² z² / (z² + c)²): the sign of the slope of the proximal problem along λ."""
     log_z = _log_stretch(log_lam, first) + _log_stretch(log_lam, second)
     return log_lam - target - 2.0 * log_z + 2.0 * _log_sum(2.0 * log_z, log_c)
 
 
-@njit(cache=True)
+@compiled()
 def _extreme(low, high, sign, target, log_c, first, second):
     """Where sign · imbalance is largest between two points."""
     left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
@@ -128,7 +128,7 @@ def _extreme(low, high, sign, target, log_c, first, second):
     return 0.5 * (low + high)
 
 
-@njit(cache=True)
+@compiled()
 def _minimum(low, high, target, log_c, first, second):
     """Where the imbalance turns from negative to positive."""
     for _ in range(_HALVINGS):
@@ -142,7 +142,7 @@ def _minimum(low, high, target, log_c, first, second):
     return high
 
 
-@njit(cache=True)
+@compiled()
 def shrink(s, tau, first, second, out):
     """Proximal map s ↦ s z² / (z² + 2τ), with z the global minimiser of ω(z) + s² / (z² + 2τ)."""
     points, values = np.empty(_SAMPLES + 1), np.empty(_SAMPLES + 1)

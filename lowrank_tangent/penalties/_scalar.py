@@ -16,7 +16,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from .._jit import compiled
 
 #: A root is accepted when the step in y, or the value relative to the terms that cancel in it, is below this: two
 #: units in the last place of 1.
@@ -36,7 +37,7 @@ _TIE = 1e-5
 _LOST = 1e-13
 
 
-@njit(cache=True)
+@compiled()
 def condition(power, sides):
     """(a, m, e, offset) of the price k (w − 1)^p, or of KL for power = 0; k = sides."""
     if power == 0.0:
@@ -44,14 +45,14 @@ def condition(power, sides):
     return power - 1.0, 2.0 * sides, 2.0 * sides - 1.0, math.log(0.5 * power)
 
 
-@njit(cache=True)
+@compiled()
 def _log_sum(a, b):
     """ln(eᵃ + eᵇ)."""
     high = max(a, b)
     return high + math.log1p(math.exp(min(a, b) - high))
 
 
-@njit(cache=True)
+@compiled()
 def _root(target, a, m, e, log_c, low, high, start):
     """Root x of a ln x + 2 ln(W^m + c) − e ln W = target with low ≤ ln x ≤ high, where the left side increases."""
     y = min(max(start, low), high)
@@ -84,7 +85,7 @@ def _root(target, a, m, e, log_c, low, high, start):
     return math.exp(min(y, _LARGEST_Y))
 
 
-@njit(cache=True)
+@compiled()
 def _falling(a, m, e, log_c):
     """Interval of ln W on which the condition's left side falls; empty (0, 0) if it increases throughout.
 
@@ -109,13 +110,13 @@ def _falling(a, m, e, log_c):
     return _crossing(0.0, low, a, m, e, log_c), _crossing(end, low, a, m, e, log_c)
 
 
-@njit(cache=True)
+@compiled()
 def _fall(log_w, a, m, e, log_c):
     """Minus the derivative of the condition's left side with respect to y."""
     return -math.expm1(-log_w) * (e - 2.0 * m / (1.0 + math.exp(log_c - m * log_w))) - a
 
 
-@njit(cache=True)
+@compiled()
 def _crossing(outside, inside, a, m, e, log_c):
     """Where the left side turns between a point outside of its falling part and one inside."""
     for _ in range(_MAX_STEPS):
@@ -129,7 +130,7 @@ def _crossing(outside, inside, a, m, e, log_c):
     return outside
 
 
-@njit(cache=True)
+@compiled()
 def _price(x, power, sides):
     """Price ω at W = 1 + x."""
     if power == 0.0:
@@ -137,7 +138,7 @@ def _price(x, power, sides):
     return sides * x**power
 
 
-@njit(cache=True)
+@compiled()
 def stretch(v, power, sides, out):
     """Excess x = W − 1 at which ω(z) + v²/z² is smallest: the condition's root for c = 0, where it increases."""
     a, m, e, offset = condition(power, sides)
@@ -154,7 +155,7 @@ def stretch(v, power, sides, out):
         out[i] = _root(target, a, m, e, -math.inf, -math.inf, math.inf, start)
 
 
-@njit(cache=True)
+@compiled()
 def dual_stretch(u, power, sides, out):
     """Excess x = W − 1 at which z²u²/4 − ω(z) is largest, for a > e: the condition without its first logarithm."""
     a, _, e, offset = condition(power, sides)
@@ -167,7 +168,7 @@ def dual_stretch(u, power, sides, out):
         out[i] = _root(target, a, 0.0, e, -math.inf, -math.inf, math.inf, start)
 
 
-@njit(cache=True)
+@compiled()
 def shrink(s, tau, power, sides, out):
     """Proximal map s ↦ s z² / (z² + 2τ), with z the global minimiser of ω(z) + s² / (z² + 2τ)."""
     a, m, e, offset = condition(power, sides)
@@ -209,13 +210,13 @@ def shrink(s, tau, power, sides, out):
         out[i] = s[i] * (square / (square + c))
 
 
-@njit(cache=True)
+@compiled()
 def _log_expm1(t):
     """ln(eᵗ − 1)."""
     return math.log(math.expm1(t)) if t < 1.0 else t + math.log(-math.expm1(-t))
 
 
-@njit(cache=True)
+@compiled()
 def schatten_shrink(s, tau, q, out):
     """Proximal map of (2/q) v^q for q ≠ 1: the largest root of v + 2τ v^(q−1) = s, or 0 where that is lower."""
     for i in range(s.size):
@@ -244,7 +245,7 @@ def schatten_shrink(s, tau, q, out):
             out[i] = v
 
 
-@njit(cache=True)
+@compiled()
 def kl_value(z, out):
     """z² − 1 − 2 ln z without cancellation near z = 1."""
     for i in range(z.size):
@@ -260,7 +261,7 @@ def kl_value(z, out):
             out[i] = w - 2.0 * math.log(z[i])
 
 
-@njit(cache=True)
+@compiled()
 def divided_differences(points, values, slopes):
     """Matrix of (values_i − values_j) / (points_i − points_j), the slope where two points agree.
 

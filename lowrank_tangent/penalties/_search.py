@@ -20,8 +20,8 @@ _HALVINGS = 55
 _GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
 #: Functions that are searched at once, which bounds the memory of the table of their values.
 _CHUNK = 4096
-#: Step of the differences that stand in for derivatives, relative to z − 1. They are of fourth order, so that their
-#: error and what rounding makes of them are both near 1e-12.
+#: Step of the differences that stand in for derivatives, relative to the distance from z = 1 and from the end. They are
+#: of fourth order, so that their error and what rounding makes of them are both near 1e-12.
 _STEP = 1e-3
 
 
@@ -44,9 +44,9 @@ def minimise(count, function, grid, table, slope=None):
     Returns
     -------
     x, value : ndarray of shape (count,)
-        x is the end of the grid for a function that still falls there.
+        x is the end of the grid for a function that still falls there, and its start for one that is infinite.
     """
-    x, value = np.empty(count), np.empty(count)
+    x, value = np.full(count, grid[0]), np.full(count, np.inf)
     for start in range(0, count, _CHUNK):
         chunk = np.arange(start, min(start + _CHUNK, count))
         values = table(chunk)
@@ -65,8 +65,8 @@ def minimise(count, function, grid, table, slope=None):
             )
             found, reached = _better(polished, function(rows, polished) - _ROUNDING * np.abs(reached), found, reached)
         order = np.lexsort((reached, row))
-        first = np.unique(row[order], return_index=True)[1]
-        x[chunk], value[chunk] = found[order][first], reached[order][first]
+        known, first = np.unique(rows[order], return_index=True)
+        x[known], value[known] = found[order][first], reached[order][first]
     return x, value
 
 
@@ -99,9 +99,9 @@ def increasing_root(function, low, high):
     return high
 
 
-def difference_quotient(function, z):
-    """Derivative of a function of z ≠ 1 by differences of fourth order that do not reach z = 1."""
-    step = _STEP * np.abs(z - 1.0)
+def difference_quotient(function, z, end=np.inf):
+    """Derivative of a function of z ≠ 1 by differences of fourth order that reach neither z = 1 nor its `end`."""
+    step = _STEP * np.minimum(np.abs(z - 1.0), end - z)
     # Steps that are exact in floating point: dividing by what was really added.
     step = np.maximum((z + step) - z, np.spacing(z))
     near = (function(z + step) - function(z - step)) / (2.0 * step)

@@ -73,7 +73,7 @@ class CustomPenalty(SpectralPenalty):
         if self.derivative_of_omega is not None:
             return _call(self.derivative_of_omega, z, "derivative")
         with np.errstate(invalid="ignore", over="ignore"):
-            return difference_quotient(self.value, np.where(z == 1.0, _BESIDE_ONE, z))
+            return difference_quotient(self.value, np.where(z == 1.0, _BESIDE_ONE, z), self._end)
 
     def __repr__(self):
         return f"CustomPenalty({self.name})"

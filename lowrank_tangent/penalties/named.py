@@ -67,16 +67,17 @@ class EqualSides(SpectralPenalty):
         return self._from_excess(self._dual_excess(u))
 
     def stretch_slope(self, z):
-        """Derivative of z² with respect to u²; 0 for z = 1."""
+        """Derivative of z² with respect to u²; at z = 1 that from the right, and 0 where it is infinite, for p > 2."""
         x, W = self._excess(z)
         a, m, e = self._a, self._m, self._e
         return m / 4.0 * np.exp(-self._offset) * W ** (m + e) * self._bent(x) / (a + (a - e) * x)
 
     def stretch_growth(self, z):
-        """Derivative of z² with respect to v²; 0 for z = 1 if p > 2."""
+        """Derivative of z² with respect to v²; at z = 1 that from the right, and 0 where it is infinite, for p > 2."""
         x, W = self._excess(z)
         a, m, e = self._a, self._m, self._e
-        return m * np.exp(-self._offset) * W ** (e - m) * self._bent(x) / (a * W + (2.0 * m - e) * x + (x == 0.0))
+        divisor = a * W + (2.0 * m - e) * x
+        return m * np.exp(-self._offset) * W ** (e - m) * self._bent(x) / np.where(divisor == 0.0, 1.0, divisor)
 
     def split(self, v):
         """Equal factors."""

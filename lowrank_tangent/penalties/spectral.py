@@ -24,6 +24,9 @@ from ._search import STRETCHES, difference_quotient, increasing_root, minimise
 #: Stretches, and relative fall of a secant that rounding does not explain, for the check of convexity.
 _CONVEXITY_GRID = 1.0 + np.logspace(-3, 6, 9 * 16 + 1)
 _CONVEXITY_SLACK = 1e-7
+#: Slopes may be differences, with an error of this size. A domain that is too small costs a bound as much, one that is
+#: too large costs its truth.
+_SLOPE_ERROR = 1e-11
 #: Second differences of a price drown in rounding nearer to z = 1 than this; there its curvature hardly matters.
 _NEAR_ONE = 1e-4
 
@@ -62,7 +65,11 @@ class SpectralPenalty(ABC):
     @functools.cached_property
     def conjugate_domain(self):
         """The conjugate is finite for u below this."""
-        return float(np.sqrt(self._squared_slopes[-1]))
+        with np.errstate(over="ignore", invalid="ignore"):
+            last = float(2.0 * self.slope(STRETCHES[-1:])[0] / STRETCHES[-1])
+        if np.isfinite(self._end) or not np.isfinite(last):
+            return np.inf
+        return np.sqrt(last) * (1.0 - _SLOPE_ERROR)
 
     @property
     def sides(self):
@@ -93,10 +100,12 @@ class SpectralPenalty(ABC):
         u = singular_values(u, "u")
         flat = u.ravel()
         above = np.searchsorted(self._squared_slopes, flat**2)
-        inside = above < len(STRETCHES)
+        inside = (above < len(STRETCHES)) & (flat < self.conjugate_domain)
         high = np.minimum(above, len(STRETCHES) - 1)
         z = increasing_root(
-            lambda z: 2.0 * self.slope(z) - z * flat**2, STRETCHES[np.maximum(high - 1, 0)], STRETCHES[high]
+            lambda z: 2.0 * self.slope(z) - z * flat**2,
+            STRETCHES[np.maximum(high - 1, 0)],
+            np.minimum(STRETCHES[high], self._end),
         )
         return np.where(inside, z, np.inf).reshape(u.shape)
 
@@ -143,11 +152,22 @@ class SpectralPenalty(ABC):
         return self.value(STRETCHES)
 
     @functools.cached_property
+    def _end(self):
+        """The largest stretch with a finite price, +inf for a price that never ends."""
+        finite = np.isfinite(self._grid_prices)
+        if finite.all():
+            return np.inf
+        first = np.argmin(finite)
+        beyond = increasing_root(lambda z: ~np.isfinite(self.value(z)), STRETCHES[[first - 1]], STRETCHES[[first]])
+        return float(np.nextafter(beyond[0], 1.0))
+
+    @functools.cached_property
     def _squared_slopes(self):
-        """u² = 2 ω'(z) / z on the grid; rounding in the price must not make it fall."""
-        with np.errstate(invalid="ignore"):
-            slopes = np.append(0.0, 2.0 * self.slope(STRETCHES[1:]) / STRETCHES[1:])
-        return np.maximum.accumulate(np.where(np.isnan(slopes), np.inf, slopes))
+        """u² = 2 ω'(z) / z on the grid, +inf where the price ends; rounding in the price must not make it fall."""
+        inside = (STRETCHES > 1.0) & (self._end > STRETCHES)
+        slopes = np.where(STRETCHES > 1.0, np.inf, 0.0)
+        slopes[inside] = 2.0 * self.slope(STRETCHES[inside]) / STRETCHES[inside]
+        return np.maximum.accumulate(np.where(np.isfinite(slopes), slopes, np.inf))
 
     def _minimal_stretch(self, s, c):
         """Global minimisers of ω(z) + s² / (z² + c) for arrays s and c."""
@@ -175,7 +195,7 @@ class SpectralPenalty(ABC):
         moved = np.isfinite(z) & (z > 1.0 + _NEAR_ONE)
         z = np.where(moved, z, 2.0)
         with np.errstate(divide="ignore"):
-            values = formula(z, z * difference_quotient(self.slope, z), self.slope(z))
+            values = formula(z, z * difference_quotient(self.slope, z, self._end), self.slope(z))
         return np.where(moved & np.isfinite(values), np.maximum(values, 0.0), 0.0)
 
 

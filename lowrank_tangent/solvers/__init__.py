@@ -99,7 +99,8 @@ def solve(
         - "ridge": closed form for ``adaptivity=0``.
         - "auto": "ridge" where it applies and its kernel is small against the memory, "newton" for convex penalties,
           "reweighted" for others, "proximal" for those that do not stretch (nuclear, Schatten) and for other than
-          convex ones with ``loss="multinomial"``, which "reweighted" and "ridge" do not solve.
+          convex ones with ``loss="multinomial"``, which "reweighted" and "ridge" do not solve; "bilinear" where the
+          penalty does not stretch and ``loss="interpolation"``, which "proximal" does not solve.
     tol : float > 0, default=1e-6
         Relative duality gap at which to stop; for a penalty that is not convex, residual of stationarity.
     max_iter : int ≥ 0, optional
@@ -109,10 +110,12 @@ def solve(
     verbose : int, default=0
         1 shows a progress bar with the gap.
     callback : callable, optional
-        Called with every `Iteration`; a true return value stops the solver at its best point so far.
+        Called with every `Iteration`; a true return value stops the solver, and all further starts, at the best point
+        so far.
     n_init : int ≥ 1, default=1
         Starting points that are tried for a penalty that is not convex: `warm_start` or ridge regression, then random
-        ones. The solution with the lowest objective is kept.
+        ones. The solution with the lowest objective is kept, of those that meet the constraint of
+        ``loss="interpolation"`` to `tol` or else are nearest to it.
     random_state : int, RandomState or None, default=None
         Draws the random starting points.
 
@@ -156,8 +159,13 @@ def solve(
     if not problem.spectral.is_convex:
         rng = check_random_state(random_state)
         starts += [(random_start(reduced, rng), None) for _ in range(n_init - 1)]
-    solutions = [_solve_from(start, reduced, run, max_iter, Monitor(tol, verbose, callback)) for start in starts]
-    best = min(solutions, key=lambda solution: solution.objective)
+    solutions = []
+    for start in starts:
+        monitor = Monitor(tol, verbose, callback)
+        solutions.append(_solve_from(start, reduced, run, max_iter, monitor))
+        if monitor.is_stopped:
+            break
+    best = min(solutions, key=lambda solution: (max(solution.constraint_residual, tol), solution.objective))
     return replace(best, coefs=expand(best.coefs), method=method)
 
 
@@ -205,6 +213,13 @@ def _solve_from(start, problem, run, max_iter, monitor):
     """One run of a solver, certified anew from the definition: the figures are those of the point that it returns."""
     try:
         coefs, dual, message = run(problem, monitor, max_iter, start)
+        prediction = problem.operator.matvec(coefs)
+        certificate = problem.certificate(coefs, dual, prediction)
+        if math.isinf(certificate.dual_gap):  # rounding has moved the dual point out of its domain
+            dual, _ = problem.best_multiple(dual)
+            certificate = problem.certificate(coefs, dual, prediction)
+        if math.isnan(certificate.error):
+            raise FloatingPointError("their certificate is not a number")
     except (np.linalg.LinAlgError, FloatingPointError) as error:
         adaptivity = max(layer.adaptivity for layer in problem.spectral)
         raise FloatingPointError(
@@ -214,11 +229,6 @@ def _solve_from(start, problem, run, max_iter, monitor):
         ) from error
     finally:
         monitor.close()
-    prediction = problem.operator.matvec(coefs)
-    certificate = problem.certificate(coefs, dual, prediction)
-    if math.isinf(certificate.dual_gap):  # rounding has moved the dual point out of its domain
-        dual, _ = problem.best_multiple(dual)
-        certificate = problem.certificate(coefs, dual, prediction)
     return Solution(
         coefs=coefs,
         dual=dual,
@@ -238,11 +248,16 @@ def _solve_from(start, problem, run, max_iter, monitor):
 
 
 def _choose(problem):
+    usual, able = _usual(problem), _able(problem)
+    return usual if usual in able else able[0]
+
+
+def _usual(problem):
     if not problem.spectral.is_smooth:
         return "proximal"
     if not problem.spectral.is_convex:
-        return "reweighted" if _solves("reweighted", problem.loss) else "proximal"
-    if not problem.spectral.is_fixed or not _solves("ridge", problem.loss):
+        return "reweighted" if "reweighted" in _able(problem) else "proximal"
+    if "ridge" not in _able(problem):
         return "newton"
     design = problem.design
     rows = design.n_samples * (1 if design.outputs == "shared" else design.n_outputs)
@@ -253,23 +268,29 @@ def _capable(method, problem):
     """The function of a solver for this problem and its iteration limit, or an error that names what is missing."""
     if method not in SOLVERS:
         raise ValueError(f"method must be 'auto' or one of {sorted(SOLVERS)}; got {method!r}.")
+    missing = _missing(method, problem)
+    if missing:
+        raise ValueError(f"method={method!r} {missing}; use method='auto' or one of {sorted(_able(problem))}.")
+    return getattr(SOLVERS[method], problem.loss.name), SOLVERS[method].max_iter
+
+
+def _able(problem):
+    """Names of what solves a problem with this penalty and this loss; "bilinear" always does."""
+    return [name for name in SOLVERS if not _missing(name, problem)]
+
+
+def _missing(method, problem):
+    """What a solver lacks for this problem, or an empty string."""
     solver, penalty = SOLVERS[method], problem.spectral
-    if "fixed" in solver.needs and not problem.spectral.is_fixed:
-        raise ValueError("method='ridge' is the closed form for adaptivity=0; use method='newton' or 'auto'.")
-    if "smooth" in solver.needs and not problem.spectral.is_smooth:
-        raise ValueError(f"method={method!r} needs a penalty that only stretches; {penalty!r} takes method='proximal'.")
-    if "convex" in solver.needs and not problem.spectral.is_convex:
-        raise ValueError(f"method={method!r} needs a convex penalty; {penalty!r} takes method='reweighted'.")
-    run = _solves(method, problem.loss)
-    if run is None:
-        able = sorted(name for name in SOLVERS if _solves(name, problem.loss))
-        raise ValueError(f"method={method!r} cannot solve loss={problem.loss.name!r}; use one of {able}.")
-    return run, solver.max_iter
-
-
-def _solves(method, loss):
-    """What solves problems with this loss, or None."""
-    return getattr(SOLVERS[method], loss.name)
+    if "fixed" in solver.needs and not penalty.is_fixed:
+        return "is the closed form for adaptivity=0"
+    if "smooth" in solver.needs and not penalty.is_smooth:
+        return f"needs a penalty that only stretches, not {penalty!r}"
+    if "convex" in solver.needs and not penalty.is_convex:
+        return f"needs a convex penalty, not {penalty!r}"
+    if getattr(solver, problem.loss.name) is None:
+        return f"cannot solve loss={problem.loss.name!r}"
+    return ""
 
 
 def _check_count(value, name, least):

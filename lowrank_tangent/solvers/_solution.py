@@ -48,9 +48,11 @@ class Solution:
         A B of the training samples, without the intercept.
     intercept : ndarray of shape (C,)
     objective, dual_objective : float
-        P(B) and D(r); the optimal value lies between them.
+        P(B) and D(r). The optimal value lies between them; for ``loss="interpolation"`` P(B) may be below it, as far
+        as B violates the constraint.
     dual_gap : float
-        (P − D) / P, relative; NaN for a penalty that is not convex, for which no lower bound is known.
+        (P − D) / P, relative, with |r·(y − A B)| added to P − D for ``loss="interpolation"``; +inf where r proves
+        nothing; NaN for a penalty that is not convex, for which no lower bound is known.
     stationarity : float
         For a penalty that is not convex, the relative residual of the optimality condition: the point is stationary to
         that accuracy, and nothing is said about other stationary points. NaN for a convex penalty.
@@ -98,6 +100,8 @@ class Monitor:
     def __init__(self, tol, verbose=0, callback=None):
         self.tol = tol
         self.history = []
+        #: Whether the callback has asked to stop.
+        self.is_stopped = False
         self._callback = callback
         self._start = time.perf_counter()
         self._bar = _Progress(tol) if verbose else None
@@ -115,12 +119,12 @@ class Monitor:
         self.history.append(row)
         if self._bar is not None:
             self._bar.show(row, certificate.error)
-        asked = self._callback is not None and self._callback(row)
+        self.is_stopped |= self._callback is not None and bool(self._callback(row))
         if certificate.error <= self.tol:
             # The certificate of the point that is returned is computed anew, and rounding may lift it above tol.
             name = "gap" if math.isnan(certificate.stationarity) else "stationarity residual"
             return f"the solver's running {name} is below tol"
-        return "stopped by callback" if asked else ""
+        return "stopped by callback" if self.is_stopped else ""
 
     def close(self):
         """Close the progress bar."""

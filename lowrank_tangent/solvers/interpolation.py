@@ -76,14 +76,20 @@ def by_multipliers(inner):
 
     def solve(problem, monitor, max_iter, warm_start):
         eigenvalues = check_rank(problem)
+        if not len(eigenvalues):
+            # One sample, which the intercept meets alone.
+            coefs, dual = [np.zeros(shape) for shape in problem.design.coef_shapes], np.zeros_like(problem.target)
+            return coefs, dual, monitor.record(0, problem.certificate(coefs, dual))
         weight = max(_SHARE * eigenvalues[0], _LEAST_SHARE * eigenvalues[-1])
         penalised = copy.copy(problem)
         penalised.loss = get_loss("squared")
         penalised.alpha = weight
         shift, start = np.zeros_like(problem.target), None
         if warm_start is not None:
-            shift = warm_start[1] * (weight / problem.alpha)
-            start = warm_start[0], shift
+            coefs, dual = warm_start
+            if dual is not None:
+                shift = dual * (weight / problem.alpha)
+            start = coefs, shift
         tol = _INNER_MARGIN * monitor.tol
         if problem.spectral.is_convex:
             tol = max(tol**2, _LEAST_GAP)
@@ -101,7 +107,7 @@ def by_multipliers(inner):
             certificate = problem.certificate(coefs, dual)
             message = monitor.record(spent, certificate)
             stalled = 0 if certificate.error < best_error else stalled + 1
-            if certificate.error < best_error:
+            if best is None or certificate.error < best_error:
                 best, best_error = (coefs, dual), certificate.error
             if message:
                 break

@@ -152,7 +152,8 @@ class _BestPair:
         """Whether the gap, to be told, needs double precision."""
         problem = self.problem
         largest = problem.loss.at(problem.target, np.zeros_like(problem.target)).value
-        return self.objective <= _DRAFT_OBJECTIVE * largest or self.certificate.dual_gap <= max(tol, _DRAFT_GAP)
+        gap = self.objective - self.dual_objective
+        return self.objective <= _DRAFT_OBJECTIVE * largest or gap <= max(tol, _DRAFT_GAP) * self.objective
 
     def offer_primal(self, point):
         """Keep these coefficients if their objective is lower."""

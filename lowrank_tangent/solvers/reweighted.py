@@ -100,27 +100,34 @@ class Majoriser:
         # All outputs have the same kernel as long as they share their transforms.
         self._one_kernel = features.outputs == "shared"
         kernel = features.mean_gram() if self._one_kernel else features.gram()
-        # Where alpha is lost in the rounding of the largest eigenvalue, a larger shift does.
-        kernel.flat[:: len(kernel) + 1] += max(self._problem.alpha, _EPS * 10 * len(kernel) * np.trace(kernel))
+        # Where alpha is lost in the rounding of the largest eigenvalue, a larger shift does: D grows as the shift does,
+        # and the quadratic still lies above the objective.
+        self._shift = max(self._problem.alpha, _EPS * 10 * len(kernel) * np.trace(kernel))
+        kernel.flat[:: len(kernel) + 1] += self._shift
         self._factor = CholeskyFactor(kernel)
 
     def solve(self, matrices):
         """``E = (D + A*A)⁻¹ X`` for one matrix X a layer, with A E and A*A E, which come for free."""
         design = self._problem.design
-        prediction = self._dual(design.matvec(self._point.solve_majoriser(matrices)))
+        prediction = self._dual(design.matvec(self._inverse(matrices)))
         pull = design.rmatvec(prediction)
-        change = self._point.solve_majoriser([x - a for x, a in zip(matrices, pull, strict=True)])
+        change = self._inverse([x - a for x, a in zip(matrices, pull, strict=True)])
         return change, prediction, pull
 
     def minimiser(self):
         """The coefficients at its minimum."""
         dual = self._dual(self._problem.target)
-        return self._point.solve_majoriser(self._problem.design.rmatvec(dual))
+        return self._inverse(self._problem.design.rmatvec(dual))
+
+    def _inverse(self, matrices):
+        """D⁻¹ times one matrix a layer."""
+        share = self._problem.alpha / self._shift
+        return [share * matrix for matrix in self._point.solve_majoriser(matrices)]
 
     def _dual(self, values):
         """(I + A D⁻¹ A*)⁻¹ times values of shape (n, C)."""
         flat = values if self._one_kernel else values.reshape(-1)
-        return self._problem.alpha * self._factor.solve(flat).reshape(values.shape)
+        return self._shift * self._factor.solve(flat).reshape(values.shape)
 
 
 def _point(problem, coefs):
