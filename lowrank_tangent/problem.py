@@ -28,8 +28,9 @@ from .penalties import LayeredPenalty, ScaledPenalty, get_penalty
 _INSIDE = 1.0 - 1e-12
 #: Singular values below this share of the largest are zeros that rounding has moved.
 _RANK_TOL = 1e-12
-#: A lower bound above the objective contradicts it: by rounding up to this share of the objective, and by an error of a
-#: price or its conjugate beyond.
+#: A lower bound above the objective contradicts it. Up to the first share of the objective that is the rounding of two
+#: sums and nothing; beyond the second no rounding explains it, but an error of a price or its conjugate does.
+_ROUNDING = 64 * np.finfo(float).eps
 _CONTRADICTION = 1e-6
 #: Rounds of a search for the best multiple of a dual point; each narrows the bracket twentyfold.
 _ZOOMS = 5
@@ -69,7 +70,7 @@ class Certificate:
         `slack` is what a violated constraint may have gained the objective.
         """
         excess = dual_objective - slack - objective
-        gap = max(objective - dual_objective, excess, 0.0) + slack
+        gap = max(objective - dual_objective, excess if excess > _ROUNDING * objective else 0.0) + slack
         if excess > _CONTRADICTION * objective:
             gap = math.inf
         relative = float(gap / objective) if objective > 0 else 0.0
