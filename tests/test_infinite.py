@@ -253,13 +253,10 @@ def test_warm_start_needs_the_same_training_points(rng):
     X = rng.standard_normal((30, 3))
     y = X[:, 0] * X[:, 1]
     model = AdaptiveTangentRegressor((np.inf,), warm_start=True).fit(X, y)
-    first = model.features_
-    assert model.fit(X, y).features_ is first
-    assert model.n_iter_ <= 2
-    assert model.fit(X + 0.1, y).features_ is not first
-    np.testing.assert_allclose(
-        model.predict(X), AdaptiveTangentRegressor((np.inf,)).fit(X + 0.1, y).predict(X), atol=1e-3
-    )
+    assert model.fit(X, y).n_iter_ <= 1
+    cold = AdaptiveTangentRegressor((np.inf,)).fit(X + 0.1, y)
+    assert model.fit(X + 0.1, y).n_iter_ == cold.n_iter_ > 1
+    np.testing.assert_allclose(model.predict(X), cold.predict(X), atol=1e-3)
 
 
 @pytest.mark.parametrize("scale", [1e-100, 1e-8, 1e8, 1e60])
