@@ -10,11 +10,10 @@ as they are, that a single test sample makes up in any seed, and its largest inp
 
 from __future__ import annotations
 
-import argparse
 import itertools
 
 import numpy as np
-from small_data import DATA, MODELS, error_of, samples
+from small_data import DATA, MODELS, draws_parser, error_of, samples
 
 from _common import Log, machine, print_header, print_row, progress
 
@@ -41,14 +40,10 @@ def measure(name, n, seed, model):
 def main():
     """One line a data set and model."""
     tables = [name for name, data in DATA.items() if not data.is_classification]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", choices=tables, default=["skillcraft"], metavar="NAME")
+    parser = draws_parser(__doc__, n=400, seeds=5, data=tables, default=["skillcraft"])
     parser.add_argument(
         "--models", nargs="+", choices=MODELS, default=["relinearised", "ridge-ntk", "mlp", "krr-rbf"], metavar="NAME"
     )
-    parser.add_argument("--n", type=int, default=400, help="training samples (default 400)")
-    parser.add_argument("--seeds", type=int, default=5, help="seeds 0, 1, … (default 5)")
-    parser.add_argument("--csv", metavar="FILE", help="write the figures there")
     options = parser.parse_args()
     print(machine())
     log = Log(options.csv)

@@ -9,11 +9,10 @@ small_data.py, but with seeds from ten on. Seconds are those of a processor, for
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import time
 
-from small_data import DATA, error_of, samples
+from small_data import draws_parser, error_of, samples
 
 from _common import Log, machine, print_header, print_row, progress
 from lowrank_tangent import AdaptiveTangentClassifierCV, AdaptiveTangentRegressorCV
@@ -40,12 +39,8 @@ def measure(name, n, seed, few):
 
 def main():
     """One line a data set and seed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA), metavar="NAME", help=", ".join(DATA))
-    parser.add_argument("--n", type=int, default=1500, help="training samples (default 1500)")
+    parser = draws_parser(__doc__, n=1500, seeds=1, first_seed=FIRST_SEED)
     parser.add_argument("--samples", type=int, default=400, help="samples of the first run (default 400)")
-    parser.add_argument("--seeds", type=int, default=1, help="seeds 10, 11, … (default 1)")
-    parser.add_argument("--csv", metavar="FILE", help="write the figures there")
     options = parser.parse_args()
     print(machine())
     samples_of = itertools.product(range(FIRST_SEED, FIRST_SEED + options.seeds), options.data)

@@ -281,6 +281,19 @@ def asked_for(rows, options):
     ]
 
 
+def draws_parser(description, n, seeds, first_seed=0, data=DATA, default=None):
+    """Options of a command that looks at the same draws: data sets, one size, seeds from the first on, a CSV file."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", nargs="+", choices=data, default=default or list(data), metavar="NAME", help=", ".join(data)
+    )
+    parser.add_argument("--n", type=int, default=n, help=f"training samples (default {n})")
+    seeds_are = f"seeds {first_seed}, {first_seed + 1}, … (default {seeds})"
+    parser.add_argument("--seeds", type=int, default=seeds, help=seeds_are)
+    parser.add_argument("--csv", metavar="FILE", help="write the figures there")
+    return parser
+
+
 def parse_arguments():
     """Options, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

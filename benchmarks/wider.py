@@ -9,11 +9,10 @@ There it often takes the least alpha and the largest number of rounds that it is
 
 from __future__ import annotations
 
-import argparse
 import itertools
 
 import numpy as np
-from small_data import DATA, error_of, samples
+from small_data import draws_parser, error_of, samples
 
 from _common import Log, machine, print_header, print_row, progress
 from _rivals_small import MANY_SAMPLES, RFM, RFM_FEWER_ROUNDS, RFM_ROUNDS, best_machine, machine_errors
@@ -45,12 +44,8 @@ def measure(name, n, seed, max_rounds):
 
 def main():
     """One line a data set and seed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA), metavar="NAME", help=", ".join(DATA))
-    parser.add_argument("--n", type=int, default=400, help="training samples (default 400)")
+    parser = draws_parser(__doc__, n=400, seeds=1)
     parser.add_argument("--rounds", type=int, default=24, help="the larger number of rounds (default 24)")
-    parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, … (default 1)")
-    parser.add_argument("--csv", metavar="FILE", help="write the figures there")
     options = parser.parse_args()
     print(machine())
     log = Log(options.csv)
