@@ -270,6 +270,29 @@ def test_samples_for_equal_errors(load):
     assert ratio(("> ", 100), ("> ", 250)) == ratio(("≤ ", 100), ("≤ ", 250)) == "-"
 
 
+def test_samples_are_not_compared_where_one_stays_worse_than_a_constant(load):
+    comparable = load("_small_tables").comparable
+    assert comparable([([100, 400], [1.2, 0.9]), ([100, 400], [1.1, 0.95])])
+    assert not comparable([([100, 400], [0.7, 0.1]), ([100, 400], [1.02, 1.01])])
+
+
+@pytest.mark.parametrize("kinds", [("table", "synthetic"), ("synthetic", "synthetic")])
+def test_seconds_are_those_of_real_data_where_there_are_any(load, capsys, kinds):
+    tables = load("_small_tables")
+    rows = [
+        {"data": data, "n": "100", "seed": "0", "model": model, "error": "0.5", "seconds": seconds}
+        | {"predict_seconds": "0.1", "at_end": "", "not_converged": "0", "note": ""}
+        for data, seconds in (("a", "1.5"), ("b", "90"))
+        for model in ("x", "y")
+    ]
+    tables.print_all(tables.Results(rows, ["x", "y"]), dict(zip("ab", kinds, strict=True)), [100], 0.2)
+    printed = capsys.readouterr().out
+    summary = printed[printed.index("| model | rank, real") :].splitlines()
+    header, row = ([cell.strip() for cell in summary[i].split("|")] for i in (0, 2))
+    of, expected = (", real", ["1.5", "1.5"]) if "table" in kinds else ("", ["45.8", "90"])
+    assert [row[header.index(f"{name} s{of}")] for name in ("median", "worst")] == expected
+
+
 def test_xrfm_is_left_out_where_it_is_not_installed(load, monkeypatch, capsys):
     parse_arguments = load("small_data").parse_arguments
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "xrfm" else True)
