@@ -1,12 +1,16 @@
 """Factorisations, kernels and products of Newton's system against dense linear algebra."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import scipy.linalg
 
 from conftest import dense_matrix, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent._cholesky import CholeskyFactor
 from lowrank_tangent.operators import TangentOperator
+from lowrank_tangent.penalties import PowerPenalty
 from lowrank_tangent.solvers import _kernels, _pairs, _point, _preconditioner, _products, _system
 from lowrank_tangent.solvers._kernels import StretchedKernels
 from lowrank_tangent.solvers._nystrom import NystromFactor
@@ -84,7 +88,7 @@ def dense_system(point):
 def test_products_are_those_of_the_system(rng, monkeypatch, outputs, C, shapes, weighted, single, by_kernel):
     settings = {"sample_weight": rng.uniform(0.5, 2.0, 9), "fit_intercept": True} if weighted else {}
     point = point_of(rng, outputs, C, shapes, **settings)
-    monkeypatch.setattr(_products, "skinny_cost", lambda n, columns: -1.0 if by_kernel else np.inf)
+    monkeypatch.setattr(_products, "skinny_cost", lambda n, columns: -np.inf if by_kernel else np.inf)
     products = _products.SystemProducts(point.problem, single)
     assert bool(products.by_kernel) == (by_kernel and outputs == "shared")
     vector = rng.standard_normal((9, C))
@@ -118,7 +122,6 @@ def test_kernels_of_one_point_after_another(rng, monkeypatch, fit_intercept):
     operator = random_operator(rng, 8, [(4, 7), (6, 1), (3, 2)])
     problem = StructuredRegression(operator, np.ones(8), "kl", 0.1, 30.0, fit_intercept=fit_intercept)
     kernels = StretchedKernels(problem.design)
-    more = rng.standard_normal((8, 2))
     for _ in range(3):
         point = _point.PrimalPoint(problem, problem.spectral, [rng.standard_normal(s) for s in operator.coef_shapes])
         left, right = zip(*(layer.transforms for layer in point.layers), strict=True)
@@ -129,8 +132,10 @@ def test_kernels_of_one_point_after_another(rng, monkeypatch, fit_intercept):
             expected = sum(part @ part.T for part in parts)
             np.testing.assert_allclose(kernels.of_layers(indices, point), expected, atol=1e-12)
         dense = dense_matrix(problem.design.transformed(left, right))
-        rows = problem.design.to_rows(more)
-        np.testing.assert_allclose(kernels.mean(point, more), dense @ dense.T + rows @ rows.T, atol=1e-12)
+        np.testing.assert_allclose(kernels.mean(point), dense @ dense.T, atol=1e-12)
+        system = problem.alpha * dense_system(point)
+        whole = kernels.mean(point, _pairs.pair_kernels(problem.design, point))
+        np.testing.assert_allclose(whole, system, atol=1e-12 * np.abs(system).max())
 
 
 def test_kernels_serve_where_the_smaller_side_is_small(rng):
@@ -186,26 +191,34 @@ def test_every_preconditioner_leads_to_the_same_solution(rng, monkeypatch, outpu
     assert found.objective == pytest.approx(expected.objective, rel=1e-9)
 
 
-@pytest.mark.parametrize(("outputs", "shapes"), [("shared", [(4, 7), (6, 3)]), ("network", [(5, 5)])])
+@pytest.mark.parametrize(("outputs", "shapes"), [("shared", [(4, 7), (6, 3)]), ("network", [(5, 5), (6, 1)])])
 @pytest.mark.parametrize("centred", [False, True])
-def test_all_pairs_are_the_rest_of_the_system(rng, outputs, shapes, centred):
+@pytest.mark.parametrize(("penalty", "n_terms"), [("kl", 1), ("power", 2), (PowerPenalty(3), 8)])
+def test_pair_kernels_are_the_rest_of_the_system(rng, outputs, shapes, centred, penalty, n_terms):
     operator = random_operator(rng, 30, shapes, outputs)
-    problem = StructuredRegression(operator, low_rank_target(rng, operator), "power", 0.1, 10.0, fit_intercept=centred)
+    problem = StructuredRegression(operator, np.ones(30), penalty, 0.1, 10.0, fit_intercept=centred)
     coefs = [rng.standard_normal(shape) for shape in operator.coef_shapes]
     point = _point.PrimalPoint(problem, problem.spectral, coefs)
-    kernel = _kernels.StretchedKernels(problem.design).mean(point)
-    count = sum(min(shape) * (min(shape) + 1) // 2 for shape in shapes)
-    pairs = problem.design.to_rows(_pairs.strongest_pairs(problem.design, point, count))
-    assert pairs.shape == (30, count)
-    residual = rng.standard_normal((30, 1))
-    pull = problem.design.rmatvec(residual)
-    expected = problem.alpha * problem.design.matvec(point.solve_curvature(pull))
-    np.testing.assert_allclose((kernel + pairs @ pairs.T) @ residual, expected, atol=1e-10 * np.abs(expected).max())
-    some = problem.design.to_rows(_pairs.strongest_pairs(problem.design, point, 5))
-    assert some.shape == (30, 5)
-    # What is left out is small: fewer columns of the same matrix, the largest ones.
-    norms = np.sort(np.linalg.norm(pairs, axis=0))[::-1]
-    assert np.linalg.norm(some) ** 2 >= 0.8 * np.sum(norms[:5] ** 2)
+    assert all(1 <= len(_pairs.pair_terms(layer)) <= n_terms for layer in point.layers)
+    pairs = _pairs.pair_kernels(problem.design, point)
+    assert len(pairs) == len(shapes)
+    kernel = _kernels.StretchedKernels(problem.design).mean(point, pairs)
+    system = problem.alpha * dense_system(point)
+    if n_terms < 8:
+        np.testing.assert_allclose(kernel, system, atol=1e-10 * np.abs(system).max())
+    # What is left out is a share of the stretched kernel, and so of the system.
+    ratios = scipy.linalg.eigvalsh(kernel + np.eye(30), system + np.eye(30))
+    assert 1.0 - _pairs._LEFT_OUT <= ratios.min() <= ratios.max() <= 1.0 + _pairs._LEFT_OUT
+
+
+def test_pairs_of_too_many_terms_are_left_out(rng):
+    differences = np.abs(rng.standard_normal((20, 20)))
+    values = rng.uniform(1.0, 2.0, 20)
+    spectrum = SimpleNamespace(values=values, stretch=np.full(20, 1.5), differences=differences + differences.T)
+    assert _pairs.pair_terms(spectrum) == []
+    # They weigh nothing where the singular values that they belong to are small.
+    spectrum.values = 1e-3 * values
+    assert len(_pairs.pair_terms(spectrum)) == 1
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e180, np.nan])

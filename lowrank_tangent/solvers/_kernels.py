@@ -11,6 +11,7 @@ from sklearn.utils import gen_batches
 
 from .._memory import physical_memory
 from ..operators import LayerFactors
+from ._pairs import product
 
 #: Largest number of samples for which n × n kernels are formed, and the largest share of the memory that they may take.
 _KERNEL_SAMPLES = 12_000
@@ -56,8 +57,7 @@ class StretchedKernels:
             factors = [self._factors(*pair) for pair in zip(indices, spectra, strict=True)]
             for block in _row_blocks(total):
                 for number, (rows, columns, unstretched) in enumerate(factors):
-                    # A matrix product with one column is several times slower than elementwise work.
-                    part = rows[block] * columns if len(columns) == 1 else rows[block] @ columns
+                    part = product(rows[block], columns)
                     if number == 0:
                         np.multiply(part, unstretched[block], out=total[block])
                     else:
@@ -66,23 +66,24 @@ class StretchedKernels:
             self._latest[indices] = spectra
         return total
 
-    def mean(self, point, more=None):
+    def mean(self, point, pairs=()):
         """Kernel of all layers with weights and centring of the samples; shape (n, n), overwritten by the next one.
 
         Parameters
         ----------
         point : PrimalPoint
-        more : ndarray of shape (n, k), optional
-            Further features.
+        pairs : sequence of PairKernel, optional
+            To be added, for one output.
         """
         design, mean = self._design, self._array("mean")
         if any(layer.n_outputs > 1 or layer.n_positions > 1 for layer in design.layers):
             mean[:] = stretched(design, point).mean_gram()
             return mean
         np.copyto(mean, self.of_layers(range(len(design.layers)), point))
-        if more is not None:
-            for block in _row_blocks(mean):
-                mean[block] += more[block] @ more.T
+        for rows in _row_blocks(mean) if pairs else ():
+            for kernel in pairs:
+                kernel.add_to(mean[rows, : rows.stop], rows)
+            mean[: rows.start, rows] = mean[rows, : rows.start].T
         return design.to_rows_and_columns(mean)
 
     def _factors(self, index, spectrum):

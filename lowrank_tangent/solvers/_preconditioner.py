@@ -2,9 +2,9 @@
 
 Without its Γ term, W stretches features: A W A* is the kernel of features stretched by z, and ridge with it is what
 iteratively reweighted least squares would solve. This kernel, averaged over outputs (exact for "shared" ones, the
-limit of wide networks for "network" ones), is factorised for problems of medium size, with the strongest pairs of the Γ
-term if there is one output, and approximated by landmarks for large ones; small problems add the whole Γ term and have
-the system itself.
+limit of wide networks for "network" ones), is factorised for problems of medium size, with the Γ term, and then the
+system itself, if there is one output; it is approximated by landmarks for large ones. Small problems of several outputs
+have the system itself, too.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ import numpy as np
 from .._cholesky import CholeskyFactor
 from ._kernels import kernel_fits, stretched
 from ._nystrom import NystromFactor
-from ._pairs import strongest_pairs
-from ._products import SystemProducts, skinny_cost
+from ._pairs import pair_kernels
+from ._products import SystemProducts, skinny_cost, stretch_cost
 
 #: Largest number of dual unknowns and of operations for which the system is assembled where nothing else helps, and of
 #: operations for which it is assembled from the start.
 _EXACT_UNKNOWNS = 2000
 _EXACT_OPERATIONS = 1e10
 _CHEAP_OPERATIONS = 2e8
-#: Pairs of the Γ term that are added to the kernel before it is factorised.
-_PAIRS = 250
+#: Operations an entry that Γ terms take, for every direction on the smaller side and whatever the number of them, and
+#: that factorising takes beyond its n³/3.
+_PAIR_DIRECTION, _PAIR_ENTRY = 16, 300
+_CHOLESKY_ENTRY = 700
 #: Landmarks for samples whose whole kernel is not formed: as many as cost as much as so many products, no fewer than
 #: the first number, and no more than memory is for (their kernel with all samples has that many entries).
 _LEAST_LANDMARKS = 1500
@@ -65,10 +67,10 @@ class Preconditioner:
             self._renew, self.renewal_cost, solve_cost = self._exact, exact_cost, skinny_cost(n * C, 1)
         elif kernel_fits(design):
             sides = sum(min(shape) for shape in design.coef_shapes)
-            one_position = all(layer.n_positions == 1 for layer in design.layers)
-            self._n_pairs = _PAIRS if C == 1 and one_position else 0
+            self._has_pairs = C == 1 and all(layer.n_positions == 1 for layer in design.layers)
             self._renew, solve_cost = self._kernel, skinny_cost(n, C)
-            self.renewal_cost = n**2 * (2 * sides + 2 * self._n_pairs + n)
+            pair_cost = n**2 * (_PAIR_DIRECTION * sides + _PAIR_ENTRY) if self._has_pairs else 0
+            self.renewal_cost = stretch_cost(n, sides) + pair_cost + n**2 * (n / 3 + _CHOLESKY_ENTRY)
         else:
             m = _affordable_landmarks(n, width, self.products.cost)
             self._landmarks = np.sort(np.random.default_rng(0).choice(n, m, replace=False))
@@ -133,11 +135,9 @@ class Preconditioner:
         return _shifted_factor(lambda: self._curved_kernel(point), self.problem.alpha)
 
     def _curved_kernel(self, point):
-        """Mean kernel with the strongest pairs of the Γ term and the curvature of the loss."""
+        """Mean kernel with the Γ term of one output and the curvature of the loss."""
         design = self.products.design
-        any_pairs = self._n_pairs and any(layer.values.any() for layer in point.layers)
-        pairs = strongest_pairs(design, point, self._n_pairs) if any_pairs else None
-        kernel = self.products.kernels.mean(point, pairs)
+        kernel = self.products.kernels.mean(point, pair_kernels(design, point) if self._has_pairs else ())
         if not point.problem.loss.is_quadratic:
             roots = _roots(point, design.dtype)
             kernel *= roots[:, None]

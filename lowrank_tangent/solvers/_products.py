@@ -17,19 +17,26 @@ from ._kernels import StretchedKernels, kernel_fits
 from ._pairs import pair_factors
 
 #: Products that a kernel of stretched features serves, about.
-_PRODUCTS = 10
-#: A product of an n × n matrix with a few columns waits for memory: an operation takes this many times as long as in a
-#: large matrix product, with one column and with several, and so few columns cost as much as that many.
-_ONE_COLUMN = 8
-_SKINNY = 7
-_FEW_COLUMNS = 4
+_PRODUCTS = 8
+#: Operations of a large matrix product in the time of one of a product with the factors of a layer, or on its smaller
+#: side, and in that of an entry of a kernel that is made.
+_SMALL = 2
+_ENTRY = 250
+#: A product of an n × n matrix with a few columns waits for memory: an entry takes the time of this many operations,
+#: and of that many more for every column.
+_WAIT, _COLUMN = 20, 6
 #: Factors of at most this size (balanced between h and δ) and their products are far from the ends of single precision.
 _LARGEST_SINGLE = 1e8
 
 
 def skinny_cost(n, columns):
-    """Cost of an n × n matrix times a few columns, in operations of a large matrix product: memory is what it takes."""
-    return 2 * n**2 * (_ONE_COLUMN if columns == 1 else _SKINNY * max(columns, _FEW_COLUMNS))
+    """Cost of an n × n matrix times a few columns, in operations of a large matrix product."""
+    return n**2 * (_WAIT + _COLUMN * columns)
+
+
+def stretch_cost(n, sides):
+    """Cost of the kernel of layers with so many directions on their smaller sides, in the same operations."""
+    return n**2 * (2 * sides + _ENTRY)
 
 
 class SystemProducts:
@@ -61,15 +68,18 @@ class SystemProducts:
             for layer in design.layers
         ]
         sizes = [p * q for p, q in (layer.shape for layer in design.layers)]
-        copies = C if design.outputs == "shared" else 1
+        copies = _SMALL * (C if design.outputs == "shared" else 1)
         costs = [4 * n * copies * layer.n_positions * size for layer, size in zip(design.layers, sizes, strict=True)]
         # By kernel there is still the Γ term, on the smaller side, and the kernel has to pay for itself.
         smaller = [min(shape) for shape in design.coef_shapes]
-        pairs = [4 * n * m**2 for m in smaller]
-        least = [pair + 2 * n**2 * m / _PRODUCTS for pair, m in zip(pairs, smaller, strict=True)]
-        by_kernel = [yes and cost > limit for yes, cost, limit in zip(by_kernel, costs, least, strict=True)]
+        pairs = [_SMALL * 4 * n * m**2 for m in smaller]
+        by_kernel = [
+            yes and cost > pair + 2 * n**2 * m / _PRODUCTS
+            for yes, cost, pair, m in zip(by_kernel, costs, pairs, smaller, strict=True)
+        ]
         saved = sum(cost - pair for cost, pair, yes in zip(costs, pairs, by_kernel, strict=True) if yes)
-        if not kernel_fits(design) or saved <= skinny_cost(n, C):
+        sides = sum(m for m, yes in zip(smaller, by_kernel, strict=True) if yes)
+        if not kernel_fits(design) or saved <= skinny_cost(n, C) + stretch_cost(n, sides) / _PRODUCTS:
             by_kernel = [False] * len(sizes)
         self.by_kernel = [index for index, yes in enumerate(by_kernel) if yes]
         self.by_factors = [index for index, yes in enumerate(by_kernel) if not yes]
