@@ -43,7 +43,8 @@ def tangent_path(problem, alphas, adaptivities, tol=1e-6, keep=None, verbose=0):
 
     Everything that does not depend on alpha and adaptivity is done once: reduction to the span of the factors, weights
     and centring; with ``adaptivity=0`` an eigendecomposition of the kernel. For each other adaptivity alpha decreases,
-    from where the last solutions point; the preconditioner is kept as long as it serves.
+    from where the last solutions point, and begins with the solution for the last adaptivity whose alpha / √adaptivity
+    is the same, about; the preconditioner is kept as long as it serves.
 
     Parameters
     ----------

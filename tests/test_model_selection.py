@@ -64,6 +64,15 @@ def test_the_better_start_saves_iterations(problem):
     assert tangent_path(problem, grid, [100.0]).n_iter.sum() < one_by_one
 
 
+def test_an_adaptivity_begins_where_alpha_by_its_root_is_the_same(problem):
+    alphas, adaptivities = np.logspace(1, -2, 13), [0.0, 100.0, 1e4]
+    path = tangent_path(problem, alphas, adaptivities)
+    target = problem.with_strength(alphas[0], adaptivities[2])
+    iterations = [solve(target, warm_start=start).n_iter for start in path.results[1]]
+    assert path.n_iter[2, 0] == iterations[4]  # a tenth of the first alpha
+    assert iterations[4] == min(iterations) < iterations[0]
+
+
 def test_an_alpha_twice_is_solved_twice(problem):
     path = tangent_path(problem, [1.0, 0.1, 0.1, 0.1, 0.01], [1.0])
     assert path.error.max() <= 1e-6

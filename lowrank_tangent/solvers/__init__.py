@@ -183,7 +183,7 @@ def solve_path(problem, alphas, adaptivities, tol, visit):
     """
     reduced, expand, _ = problem.reduced()
     solvers, first = {}, None
-    for adaptivity in adaptivities:
+    for adaptivity, following in zip(adaptivities, [*adaptivities[1:], None], strict=True):
         row = reduced.with_strength(1.0, adaptivity)
         method = _choose(row)
         if method not in solvers:
@@ -194,6 +194,7 @@ def solve_path(problem, alphas, adaptivities, tol, visit):
                 reduced = reduced.diagonalised()
             solvers[method] = run, max_iter
         run, max_iter = solvers[method]
+        handover = _handover(alphas, adaptivity, following)
         # Without convexity an extrapolated point may lead to another minimum than the last solution does.
         known = Extrapolation() if row.spectral.is_convex else Extrapolation(max_degree=0)
         for alpha in alphas:
@@ -201,12 +202,22 @@ def solve_path(problem, alphas, adaptivities, tol, visit):
             start = known.at(alpha) or first
             solution = _solve_from(start, point, run, max_iter, Monitor(tol))
             known.add(alpha, solution.coefs, solution.dual)
-            if alpha == alphas[0]:
+            if alpha == handover:
                 first = solution.coefs, solution.dual
             visit(
                 problem.with_strength(alpha, adaptivity),
                 replace(solution, coefs=expand(solution.coefs), method=method),
             )
+
+
+def _handover(alphas, adaptivity, following):
+    """The alpha whose solution the first alpha of the following adaptivity begins with.
+
+    Where much adapts, the penalty depends on alpha / √adaptivity alone.
+    """
+    if not adaptivity or not following:
+        return alphas[0]
+    return min(alphas, key=lambda alpha: abs(math.log(alpha / alphas[0]) - 0.5 * math.log(adaptivity / following)))
 
 
 def _solve_from(start, problem, run, max_iter, monitor):
