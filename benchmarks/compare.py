@@ -62,6 +62,14 @@ def solving(problem, method="newton", tol=1e-6):
     return lambda: solve(problem, method, tol)
 
 
+def following(problem, n_alphas, adaptivities):
+    """A function that solves a path; returns the last solution."""
+    from lowrank_tangent.model_selection import tangent_path
+
+    alphas = np.logspace(1, -3, n_alphas)
+    return lambda: tangent_path(problem, alphas, adaptivities).results[-1][-1]
+
+
 def refitting(n, d, n_rounds, depth):
     """A function that fits a network of infinite width with rounds; returns the last solution."""
     from lowrank_tangent import AdaptiveTangentRegressor
@@ -81,9 +89,11 @@ CASES = {
     "nearly nuclear": lambda: solving(factors_problem(500, 40, 200, "power", 0.01, 100.0, 0.1)),
     "kl, tight": lambda: solving(factors_problem(300, 30, 200, "kl", 0.01, 100.0, 0.2), tol=1e-10),
     "network": lambda: solving(network_problem(800, 30, (256,), "power", 0.1, 10.0)),
+    "much adapted": lambda: solving(network_problem(2000, 50, (512,), "power", 0.1, 1000.0)),
     "deep network": lambda: solving(network_problem(400, 20, (64, 64), "kl", 0.1, 100.0)),
     "five outputs, shared": lambda: solving(network_problem(500, 20, (128,), "power", 0.1, 10.0, n_outputs=5)),
     "three outputs, network": lambda: solving(network_problem(300, 20, (64,), "power", 0.1, 10.0, "network", 3)),
+    "path": lambda: following(network_problem(1000, 50, (256,), "power", 1.0, 0.0), 20, [0.1, 10.0, 1000.0]),
     "not convex": lambda: solving(network_problem(200, 10, (40,), "joint", 0.02, 20.0), "reweighted"),
     "proximal": lambda: solving(factors_problem(100, 15, 30, "power", 0.01, 100.0, 0.2), "proximal", 1e-4),
     "ridge": lambda: solving(network_problem(800, 30, (256,), "power", 0.1, 0.0), "ridge"),
