@@ -211,6 +211,26 @@ def test_pair_kernels_are_the_rest_of_the_system(rng, outputs, shapes, centred, 
     assert 1.0 - _pairs._LEFT_OUT <= ratios.min() <= ratios.max() <= 1.0 + _pairs._LEFT_OUT
 
 
+@pytest.mark.parametrize("penalty", ["kl", "power"])
+def test_pair_kernels_of_the_strongest_directions(rng, monkeypatch, penalty):
+    monkeypatch.setattr(_pairs, "MOST_DIRECTIONS", 3)
+    monkeypatch.setattr(_pairs, "_LEFT_OUT", 1e-10)
+    operator = random_operator(rng, 30, [(6, 7), (8, 5), (4, 2)])
+    problem = StructuredRegression(operator, np.ones(30), penalty, 0.1, 10.0)
+    point = _point.PrimalPoint(problem, problem.spectral, [rng.standard_normal(s) for s in operator.coef_shapes])
+    kernels = StretchedKernels(problem.design)
+    expected = kernels.mean(point).copy()
+    for layer, spectrum in zip(operator.layers, point.layers, strict=True):
+        a, b = _pairs.pair_factors(layer, spectrum, np.float64)
+        b = b[:, 0]
+        b[:, : max(b.shape[1] - 3, 0)] = 0.0
+        for i, j in np.ndindex(spectrum.differences.shape):
+            pair = a[:, i] * b[:, j] + a[:, j] * b[:, i]
+            expected += 0.5 * spectrum.differences[i, j] * np.outer(pair, pair)
+    found = kernels.mean(point, _pairs.pair_kernels(problem.design, point))
+    np.testing.assert_allclose(found, expected, atol=1e-10 * np.abs(expected).max())
+
+
 def test_pairs_of_too_many_terms_are_left_out(rng):
     differences = np.abs(rng.standard_normal((20, 20)))
     values = rng.uniform(1.0, 2.0, 20)

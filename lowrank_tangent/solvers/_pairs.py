@@ -6,8 +6,8 @@ the kernel
     Σ_ij Γ_ij (a_i b_j + a_j b_i)(a'_i b'_j + a'_j b'_i) / 2
 
 of one output. Γ has few terms, Γ = Σ_k w_k g_k g_kᵀ: one for "kl", where it is z_i² z_j² up to a factor, two for
-"power", where it is z_i z_j (z_i + z_j), and a handful for other smooth prices. So the kernel is, whatever the number of
-pairs,
+"power" with p = 2, where it is z_i z_j (z_i + z_j), and a handful for other smooth prices. So the kernel is, whatever
+the number of pairs,
 
     Σ_k w_k ((g_k∘a)·a' (g_k∘b)·b' + (g_k∘a)·b' (g_k∘b)·a').
 """
@@ -20,17 +20,20 @@ import numpy as np
 #: others is positive definite for every share below 1.
 _MOST_TERMS = 8
 _LEFT_OUT = 0.1
+#: Directions with a b, the strongest; the b of the others are taken for 0, which leaves the kernel positive definite.
+#: Terms are sought in as many rows of Γ.
+MOST_DIRECTIONS = 64
 
 
-def pair_factors(layer, spectrum, dtype):
-    """a of shape (n, m), b of shape (n, C, m), and Γ."""
+def pair_factors(layer, spectrum, dtype, count=None):
+    """a of shape (n, m), and b of shape (n, C, m), or of the `count` strongest directions alone."""
     layer = layer.astype(dtype)
     h, delta = layer.h[:, 0], layer.delta[:, 0, 0]
     small, wide = (delta, h) if spectrum.transposed else (h, delta)
-    m, size = len(spectrum.values), wide.shape[1]
-    weights = spectrum.rotated.reshape(m, -1, size).transpose(2, 1, 0).reshape(size, -1).astype(dtype)
-    wide = (wide @ weights).reshape(len(wide), -1, m)
-    return small @ spectrum.basis.astype(dtype), wide, spectrum.differences.astype(dtype)
+    rotated, size = spectrum.rotated[-count:] if count else spectrum.rotated, wide.shape[1]
+    m = len(rotated)
+    weights = rotated.reshape(m, -1, size).transpose(2, 1, 0).reshape(size, -1).astype(dtype)
+    return small @ spectrum.basis.astype(dtype), (wide @ weights).reshape(len(wide), -1, m)
 
 
 def pair_kernels(design, point):
@@ -39,7 +42,7 @@ def pair_kernels(design, point):
     for layer, spectrum in zip(design.layers, point.layers, strict=True):
         terms = pair_terms(spectrum) if spectrum.values.any() else []
         if terms:
-            a, b, _ = pair_factors(layer, spectrum, design.dtype)
+            a, b = pair_factors(layer, spectrum, design.dtype, MOST_DIRECTIONS)
             kernels.append(PairKernel(a, b[:, 0], terms))
     return kernels
 
@@ -52,12 +55,15 @@ def pair_terms(spectrum):
     """
     z = spectrum.stretch
     squares = (spectrum.values / z**2) ** 2
+    squares[:-MOST_DIRECTIONS] = 0.0
     share = np.add.outer(squares, squares) / np.minimum.outer(z, z) ** 2
     # The entries of Γ over z_i z_j are of more equal size.
-    weights, vectors = np.linalg.eigh(spectrum.differences / np.multiply.outer(z, z))
+    scaled = spectrum.differences / np.multiply.outer(z, z)
+    some = np.linspace(0, len(z) - 1, min(len(z), MOST_DIRECTIONS)).astype(int)
+    weights, vectors = np.linalg.eigh(scaled[np.ix_(some, some)])
     rest, terms = spectrum.differences.copy(), []
     for k in np.argsort(-np.abs(weights))[:_MOST_TERMS]:
-        g = z * vectors[:, k]
+        g = z * (scaled[:, some] @ vectors[:, k]) / weights[k]
         terms.append((weights[k], g))
         rest -= weights[k] * np.multiply.outer(g, g)
         if np.max(np.abs(rest) * share) <= _LEFT_OUT:
@@ -70,23 +76,28 @@ class PairKernel:
 
     Parameters
     ----------
-    a, b : ndarray of shape (n, m)
+    a : ndarray of shape (n, m)
+    b : ndarray of shape (n, k)
+        Of the last k directions.
     terms : list of (float, ndarray of shape (m,))
     """
 
     def __init__(self, a, b, terms):
-        dtype = a.dtype
-        self._columns = np.ascontiguousarray(a.T), np.ascontiguousarray(b.T)
-        self._terms = [(a * g.astype(dtype), b * (weight * g).astype(dtype)) for weight, g in terms]
+        k, dtype = b.shape[1], a.dtype
+        a_of_b = a[:, -k:]
+        self._products = []
+        for weight, g in terms:
+            g = g.astype(dtype)
+            gb = b * (dtype.type(weight) * g[-k:])
+            self._products.append(((a * g, a), (gb, b)))
+            self._products.append(((a_of_b * g[-k:], b), (gb, a_of_b)))
 
     def add_to(self, kernel, rows):
-        """Add to a block of rows of a kernel, up to the diagonal: `kernel` has the columns before the last of `rows`."""
-        a, b = (columns[:, : rows.stop] for columns in self._columns)
-        for ga, gb in self._terms:
-            for one, other in ((a, b), (b, a)):
-                part = product(ga[rows], one)
-                part *= product(gb[rows], other)
-                kernel += part
+        """Add to a block of rows of a kernel, up to the diagonal; `kernel` is that block."""
+        for (left, right), (other_left, other_right) in self._products:
+            part = product(left[rows], right[: rows.stop].T)
+            part *= product(other_left[rows], other_right[: rows.stop].T)
+            kernel += part
 
 
 def product(rows, columns):

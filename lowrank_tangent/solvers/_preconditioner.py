@@ -16,7 +16,7 @@ import numpy as np
 from .._cholesky import CholeskyFactor
 from ._kernels import kernel_fits, stretched
 from ._nystrom import NystromFactor
-from ._pairs import pair_kernels
+from ._pairs import MOST_DIRECTIONS, pair_kernels
 from ._products import SystemProducts, skinny_cost, stretch_cost
 
 #: Largest number of dual unknowns and of operations for which the system is assembled where nothing else helps, and of
@@ -24,9 +24,9 @@ from ._products import SystemProducts, skinny_cost, stretch_cost
 _EXACT_UNKNOWNS = 2000
 _EXACT_OPERATIONS = 1e10
 _CHEAP_OPERATIONS = 2e8
-#: Operations an entry that Γ terms take, for every direction on the smaller side and whatever the number of them, and
-#: that factorising takes beyond its n³/3.
-_PAIR_DIRECTION, _PAIR_ENTRY = 16, 300
+#: Operations an entry that Γ terms take, for every direction on the smaller side, for every one of the strongest, and
+#: whatever the number of them; and that factorising takes beyond its n³/3.
+_PAIR_DIRECTION, _PAIR_STRONG, _PAIR_ENTRY = 4, 12, 300
 _CHOLESKY_ENTRY = 700
 #: Landmarks for samples whose whole kernel is not formed: as many as cost as much as so many products, no fewer than
 #: the first number, and no more than memory is for (their kernel with all samples has that many entries).
@@ -69,8 +69,10 @@ class Preconditioner:
             sides = sum(min(shape) for shape in design.coef_shapes)
             self._has_pairs = C == 1 and all(layer.n_positions == 1 for layer in design.layers)
             self._renew, solve_cost = self._kernel, skinny_cost(n, C)
-            pair_cost = n**2 * (_PAIR_DIRECTION * sides + _PAIR_ENTRY) if self._has_pairs else 0
-            self.renewal_cost = stretch_cost(n, sides) + pair_cost + n**2 * (n / 3 + _CHOLESKY_ENTRY)
+            self.renewal_cost = stretch_cost(n, sides) + n**2 * (n / 3 + _CHOLESKY_ENTRY)
+            if self._has_pairs:
+                strong = sum(min(*shape, MOST_DIRECTIONS) for shape in design.coef_shapes)
+                self.renewal_cost += n**2 * (_PAIR_DIRECTION * sides + _PAIR_STRONG * strong + _PAIR_ENTRY)
         else:
             m = _affordable_landmarks(n, width, self.products.cost)
             self._landmarks = np.sort(np.random.default_rng(0).choice(n, m, replace=False))

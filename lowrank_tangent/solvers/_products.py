@@ -116,10 +116,11 @@ class _ProductAt:
         self._alpha = point.problem.alpha
         self._solvers = [point.layers[index].curvature_solver(self._design.dtype) for index in products.by_factors]
         self._kernel = products.kernels.of_layers(products.by_kernel, point) if products.by_kernel else None
+        dtype = self._design.dtype
         self._pairs = [
-            pair_factors(self._design.layers[index], point.layers[index], self._design.dtype)
-            for index in products.by_kernel
-            if point.layers[index].values.any()
+            (*pair_factors(self._design.layers[index], spectrum, dtype), spectrum.differences.astype(dtype))
+            for index, spectrum in ((index, point.layers[index]) for index in products.by_kernel)
+            if spectrum.values.any()
         ]
 
     def __call__(self, dual):
