@@ -231,14 +231,18 @@ def test_pair_kernels_of_the_strongest_directions(rng, monkeypatch, penalty):
     np.testing.assert_allclose(found, expected, atol=1e-10 * np.abs(expected).max())
 
 
-def test_pairs_of_too_many_terms_are_left_out(rng):
-    differences = np.abs(rng.standard_normal((20, 20)))
-    values = rng.uniform(1.0, 2.0, 20)
-    spectrum = SimpleNamespace(values=values, stretch=np.full(20, 1.5), differences=differences + differences.T)
-    assert _pairs.pair_terms(spectrum) == []
+def test_pairs_of_no_or_too_many_terms_are_left_out(rng):
+    values, root, noise = rng.uniform(1.0, 2.0, 20), rng.uniform(1.0, 2.0, 20), np.abs(rng.standard_normal((20, 20)))
+
+    def count(values, differences):
+        return len(_pairs.pair_terms(SimpleNamespace(values=values, stretch=np.ones(20), differences=differences)))
+
+    one, many = np.multiply.outer(root, root), noise + noise.T
+    assert [count(values, differences) for differences in (one, one + 1e-4 * many, many, 0.0 * many)] == [1, 1, 0, 0]
     # They weigh nothing where the singular values that they belong to are small.
-    spectrum.values = 1e-3 * values
-    assert len(_pairs.pair_terms(spectrum)) == 1
+    assert [count(1e-3 * values, differences) for differences in (one, many)] == [0, 0]
+    assert count(np.append(values[:1], 1e-3 * values[1:]), many) == 0
+    assert count(np.append(1e-3 * values[1:], values[:1]), one) == 1
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e180, np.nan])

@@ -23,6 +23,7 @@ _LEFT_OUT = 0.1
 #: Directions with a b, the strongest; the b of the others are taken for 0, which leaves the kernel positive definite.
 #: Terms are sought in as many rows of Γ.
 MOST_DIRECTIONS = 64
+_EPS = np.finfo(float).eps
 
 
 def pair_factors(layer, spectrum, dtype, count=None):
@@ -48,7 +49,7 @@ def pair_kernels(design, point):
 
 
 def pair_terms(spectrum):
-    """The terms w g gᵀ of Γ as pairs (w, g), as many as are needed; an empty list where that is too many.
+    """The terms w g gᵀ of Γ as pairs (w, g), as many as are needed; an empty list where that is none or too many.
 
     Of (u_iᵀ E v_j, u_jᵀ E v_i) the stretched kernel takes (z_i², z_j²), and the Γ term Γ_ij times the square of
     (s_j, s_i) in that direction, with s the singular values of Θ: that compares them.
@@ -61,14 +62,21 @@ def pair_terms(spectrum):
     scaled = spectrum.differences / np.multiply.outer(z, z)
     some = np.linspace(0, len(z) - 1, min(len(z), MOST_DIRECTIONS)).astype(int)
     weights, vectors = np.linalg.eigh(scaled[np.ix_(some, some)])
+    sizes = np.abs(weights)
+    largest = np.argsort(-sizes)[:_MOST_TERMS]
     rest, terms = spectrum.differences.copy(), []
-    for k in np.argsort(-np.abs(weights))[:_MOST_TERMS]:
+    for k in largest[sizes[largest] > _EPS * sizes.max()]:
+        if _is_small(rest, share):
+            break
         g = z * (scaled[:, some] @ vectors[:, k]) / weights[k]
         terms.append((weights[k], g))
         rest -= weights[k] * np.multiply.outer(g, g)
-        if np.max(np.abs(rest) * share) <= _LEFT_OUT:
-            return terms
-    return []
+    return terms if _is_small(rest, share) else []
+
+
+def _is_small(rest, share):
+    """Whether what terms leave of Γ may be left out."""
+    return np.max(np.abs(rest) * share) <= _LEFT_OUT
 
 
 class PairKernel:
