@@ -145,6 +145,22 @@ def test_curvature_is_the_derivative_of_the_dual_map(rng, shape, penalty):
     np.testing.assert_allclose(layer.curvature_solver()(E), numeric, rtol=1e-4, atol=1e-5 * np.abs(numeric).max())
 
 
+def test_penalty_along_a_line(rng):
+    # By singular values of the matrices themselves, and their differences; a wide, a tall and a square layer.
+    shapes, length, step = [(3, 5), (5, 2), (4, 4)], 0.3, 1e-6
+    problem = StructuredRegression(random_operator(rng, 3, shapes), np.ones(3), "power", 0.1, [50.0, 3.0, 0.0])
+    coefs, change = ([rng.standard_normal(shape) for shape in shapes] for _ in range(2))
+
+    def penalty(t):
+        spectra = [np.linalg.svd(b + t * e, compute_uv=False) for b, e in zip(coefs, change, strict=True)]
+        return 0.5 * problem.alpha * problem.spectral.effective(spectra)
+
+    line = _point.PenaltyLine(_point.PrimalPoint(problem, problem.spectral, coefs), change)
+    value, slope = line.at(length)
+    assert value == pytest.approx(penalty(length), rel=1e-12)
+    assert slope == pytest.approx((penalty(length + step) - penalty(length - step)) / (2 * step), rel=1e-7)
+
+
 @pytest.mark.parametrize(("outputs", "C"), OUTPUTS)
 @pytest.mark.parametrize("shapes", [[(3, 5)], [(5, 2), (2, 4)]], ids=["wide", "tall and wide"])
 def test_assembled_system_is_the_system(rng, outputs, C, shapes):

@@ -65,7 +65,7 @@ class PrimalPoint:
     def layers(self):
         """Spectral calculus of each layer."""
         return [
-            LayerSpectrum(coef, penalty, self.problem.alpha)
+            LayerSpectrum(coef, penalty, self.problem.alpha, self.problem.design.dtype)
             for coef, penalty in zip(self.coefs, self.spectral, strict=True)
         ]
 
@@ -105,42 +105,55 @@ class PrimalPoint:
         """Inverse D⁻¹ of the majoriser's Hessian times one matrix a layer."""
         return [layer.solve_majoriser(matrix) for layer, matrix in zip(self.layers, matrices, strict=True)]
 
-    def solve_curvature(self, matrices):
-        """W times one matrix a layer."""
-        return [layer.curvature_solver()(matrix) for layer, matrix in zip(self.layers, matrices, strict=True)]
+    def newton_change(self, pull):
+        """``dB = W (X − G)`` of one matrix X a layer, and ⟨dB, X − G⟩; in the precision of A."""
+        found = [layer.newton_change(matrix) for layer, matrix in zip(self.layers, pull, strict=True)]
+        return [change for change, _ in found], sum(energy for _, energy in found)
 
 
-class LayerSpectrum:
-    """Spectral calculus of one layer's B on its smaller side (B is transposed where p > q)."""
+class Spectrum:
+    """Singular values of one layer's B and their stretches, from its Gram matrix on the smaller side."""
 
-    def __init__(self, coef, spectral, alpha):
-        self.alpha = alpha
-        self.spectral = spectral
-        self.shape = coef.shape
-        self.transposed = coef.shape[0] > coef.shape[1]
-        wide = widened(coef)
-        with np.errstate(over="ignore", invalid="ignore"):
-            gram = wide @ wide.T
+    def __init__(self, gram, spectral):
         if not np.isfinite(gram).all():
             raise FloatingPointError("squares of coefficients overflow")
+        self.gram = gram
+        self.spectral = spectral
         eigenvalues, self.basis = np.linalg.eigh(gram)
         self.values = np.sqrt(np.maximum(eigenvalues, 0.0))
-        self._coef = coef
 
     @functools.cached_property
     def stretch(self):
         """Stretch z of each singular value."""
         return self.spectral.stretch(self.values)
 
+
+class LayerSpectrum(Spectrum):
+    """Spectral calculus of one layer's B on its smaller side (B is transposed where p > q).
+
+    Eigenvalues are in double precision, products with B in that of `dtype`.
+    """
+
+    def __init__(self, coef, spectral, alpha, dtype=np.float64):
+        self.alpha = alpha
+        self.dtype = np.dtype(dtype)
+        self.shape = coef.shape
+        self.transposed = coef.shape[0] > coef.shape[1]
+        self._coef = coef
+        wide = widened(coef)
+        with np.errstate(over="ignore", invalid="ignore"):
+            gram = wide @ wide.T
+        super().__init__(gram, spectral)
+
     @functools.cached_property
     def rotated_coef(self):
         """Uᵀ B."""
-        return self.basis.T @ widened(self._coef)
+        return self.basis.astype(self.dtype, copy=False).T @ widened(self._coef).astype(self.dtype, copy=False)
 
     @functools.cached_property
     def rotated(self):
         """Uᵀ Θ, with Θ = Z⁻¹ B."""
-        return self.rotated_coef / self.stretch[:, None] ** 2
+        return self.rotated_coef / (self.stretch[:, None] ** 2).astype(self.dtype)
 
     @property
     def gradient(self):
@@ -162,11 +175,20 @@ class LayerSpectrum:
     def apply_curvature(self, matrix):
         """H times a matrix: the change of G along a change of B."""
         weights, differences = self.alpha / self.stretch**2, self.alpha * self.flattening
-        return _Derivative(self, weights, differences, self.rotated_coef)(matrix)
+        return _Derivative(self, weights, differences, self.rotated_coef, self.dtype)(matrix)
 
     def curvature_solver(self, dtype=np.float64):
         """W as a function of a matrix, in some precision: the change of B along a change of G."""
         return _Derivative(self, self.stretch**2 / self.alpha, self.differences / self.alpha, self.rotated, dtype)
+
+    def newton_change(self, matrix):
+        """``dB = W (X − G)`` of a matrix X, and ⟨dB, X − G⟩."""
+        solver = self.curvature_solver(self.dtype)
+        rotated = solver.rotate(matrix)
+        rotated -= self.dtype.type(self.alpha) * self.rotated
+        change = solver.rotated(rotated)
+        energy = np.einsum("ij,ij", change, rotated, dtype=np.float64)
+        return solver.rotate_back(change).astype(np.float64, copy=False), energy
 
     def solve_majoriser(self, matrix):
         """D⁻¹ = Z / α times a matrix."""
@@ -187,16 +209,53 @@ class LayerSpectrum:
 class _Derivative:
     """Derivative of a spectral function of one layer's matrix: E ↦ U (diag(w) Uᵀ E + (D ∘ Uᵀ(X Eᵀ + E Xᵀ)U) Uᵀ X)."""
 
-    def __init__(self, spectrum, weights, differences, rotated, dtype=np.float64):
+    def __init__(self, spectrum, weights, differences, rotated, dtype):
         self._transposed = spectrum.transposed
-        self._basis, self._weights, self._differences, self._rotated = (
+        self._dtype = dtype
+        self._basis, self._weights, self._differences, self._x = (
             array.astype(dtype, copy=False) for array in (spectrum.basis, weights, differences, rotated)
         )
 
     def __call__(self, matrix):
-        change = self._basis.T @ (matrix.T if self._transposed else matrix)
-        mixed = self._rotated @ change.T
-        change *= self._weights[:, None]
-        change += (self._differences * (mixed + mixed.T)) @ self._rotated
-        change = self._basis @ change
-        return change.T if self._transposed else change
+        return self.rotate_back(self.rotated(self.rotate(matrix)))
+
+    def rotate(self, matrix):
+        """Uᵀ E."""
+        return self._basis.T @ (matrix.T if self._transposed else matrix).astype(self._dtype, copy=False)
+
+    def rotated(self, matrix):
+        """The derivative in rotated coordinates, along Uᵀ E."""
+        mixed = self._x @ matrix.T
+        change = (self._differences * (mixed + mixed.T)) @ self._x
+        change += self._weights[:, None] * matrix
+        return change
+
+    def rotate_back(self, matrix):
+        """E of Uᵀ E."""
+        matrix = self._basis @ matrix
+        return matrix.T if self._transposed else matrix
+
+
+class PenaltyLine:
+    """The penalty at B + t dB for any length t, by matrices on the smaller sides alone.
+
+    Trial points of a line search so cost no product with B, which may be far wider than its smaller side.
+    """
+
+    def __init__(self, point, change):
+        self._point = point
+        self._products = []
+        for layer, coef, part in zip(point.layers, point.coefs, change, strict=True):
+            coef, part = widened(coef), widened(part)
+            self._products.append((layer.gram, coef @ part.T, part @ part.T))
+
+    def at(self, length):
+        """The penalty at this length, and its derivative there, ⟨G, dB⟩."""
+        alpha, spectral = self._point.problem.alpha, self._point.spectral
+        spectra, slope = [], 0.0
+        for penalty, (gram, cross, square) in zip(spectral, self._products, strict=True):
+            along = cross + length * square  # (B + t dB) dBᵀ
+            layer = Spectrum(gram + length * (cross + along.T), penalty)
+            slope += np.sum(np.sum(layer.basis * (along @ layer.basis), axis=0) / layer.stretch**2)
+            spectra.append(layer.values)
+        return 0.5 * alpha * spectral.effective(spectra), alpha * slope

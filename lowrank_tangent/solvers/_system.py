@@ -37,8 +37,10 @@ class NewtonSystem:
 
     Attributes
     ----------
-    mismatch, change : list of ndarray
-        A* r' − G, and W times it: dB.
+    change : list of ndarray
+        dB.
+    energy : float
+        ⟨dB, A* r' − G⟩, its square in the norm of the penalty's Hessian.
     prediction : ndarray of shape (n, C)
         A dB.
     residual : ndarray of shape (n, C)
@@ -49,8 +51,7 @@ class NewtonSystem:
 
     def __init__(self, point, dual, unknown, pull, design):
         self.point, self.dual, self.unknown, self.pull = point, dual, unknown, pull
-        self.mismatch = [a - layer.gradient for a, layer in zip(pull, point.layers, strict=True)]
-        self.change = point.solve_curvature(self.mismatch)
+        self.change, self.energy = point.newton_change(pull)
         self.prediction = design.matvec(self.change)
         self.residual = unknown - point.loss.adjoint(self.prediction)
         self.error = np.sum(self.residual**2)
@@ -65,7 +66,7 @@ class NewtonSystem:
     @property
     def decrement(self):
         """Newton's decrement squared, ⟨dB, (W⁻¹ + A* S Sᵀ A) dB⟩."""
-        return inner(self.change, self.mismatch) + np.sum(self.unknown**2)
+        return self.energy + np.sum(self.unknown**2)
 
     @property
     def descent(self):
@@ -131,13 +132,13 @@ def _conjugate_gradients(system, preconditioner, gap_target, penalty):
     unknown, residual = system.unknown.astype(dtype), system.residual.astype(dtype)
     prediction = unknown - residual
     total, image = np.zeros_like(residual), np.zeros_like(residual)
-    start, direction, previous = inner(system.change, system.mismatch), 0.0, 1.0
+    direction, previous = 0.0, 1.0
     least = _PASS * system.error
     steps = 0
     while steps < _MAX_INNER:
         error = np.vdot(residual, residual)
         left = unknown - total
-        decrement = start + 2.0 * np.vdot(total, prediction) + np.vdot(total, image) + np.vdot(left, left)
+        decrement = system.energy + 2.0 * np.vdot(total, prediction) + np.vdot(total, image) + np.vdot(left, left)
         descent = decrement - np.vdot(left, residual)
         if not error > least or _is_solved(error, decrement, descent, gap_target, penalty):
             break
@@ -159,10 +160,7 @@ def _conjugate_gradients(system, preconditioner, gap_target, penalty):
 
 def _is_solved(error, decrement, descent, gap_target, penalty):
     """Whether an error is small against the gap that is asked for or the decrement, and dB is a descent direction."""
+    decrement = max(decrement, 0.0)  # below 0 by rounding alone
     forcing = min(_LOOSEST_FORCING, decrement / penalty) if penalty > 0 else 0.0
     return error <= max(2.0 * gap_target, forcing * decrement) and descent >= 0.5 * decrement
 
-
-def inner(these, those):
-    """Inner product of two lists of matrices."""
-    return sum(np.vdot(a, b) for a, b in zip(these, those, strict=True))

@@ -22,9 +22,9 @@ import copy
 import numpy as np
 
 from ..problem import Certificate
-from ._point import PrimalPoint, gram_singular_values
+from ._point import PenaltyLine, PrimalPoint, gram_singular_values
 from ._preconditioner import Preconditioner
-from ._system import inner, solve_system
+from ._system import solve_system
 
 #: Armijo's constant: the share of the linear gain that a step has to realise.
 _ARMIJO = 1e-4
@@ -187,20 +187,20 @@ def _line_search(point, step):
     Newton step. Decreases are summed from differences: where the loss dwarfs the penalty, that of two objectives
     would be rounding.
     """
-    linear = np.vdot(point.residual, step.prediction)
+    line, linear = PenaltyLine(point, step.change), np.vdot(point.residual, step.prediction)
     low, high, length = 0.0, 1.0, 1.0
     best = None
     while high - low > _SHORTEST_INTERVAL * high:
-        moved = point.moved(length, step.change, step.prediction)
-        terms = (-length * linear, point.loss.divergence(moved.loss), moved.penalty, -point.penalty)
-        slope = inner([layer.gradient for layer in moved.layers], step.change)
-        slope -= np.vdot(moved.residual, step.prediction)
+        penalty, slope = line.at(length)
+        loss = point.problem.loss.at(point.problem.target, point.prediction + length * step.prediction)
+        terms = (-length * linear, point.loss.divergence(loss), penalty, -point.penalty)
+        slope -= np.vdot(loss.residual, step.prediction)
         if sum(terms) <= -_ARMIJO * length * step.descent:
-            best = moved
+            best = length
             if abs(slope) <= _FLAT * abs(step.descent) or (length == 1.0 and slope < 0.0):
                 break
         elif length * step.descent <= 8 * _EPS * max(abs(term) for term in terms):
             break
         low, high = (low, length) if slope > 0.0 else (length, high)
         length = 0.5 * (low + high)
-    return best
+    return None if best is None else point.moved(best, step.change, step.prediction)
