@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ._svd import thin_svd
+
 #: Temporaries of a product with separate coefficients for each output, 32 MiB.
 _GROUP_FLOATS = 2**22
 
@@ -177,8 +179,8 @@ def singular_vectors(coef, basis):
     Only as many singular values are sought as the basis is wide; the others are zero.
     """
     if basis is None:
-        return np.linalg.svd(coef, full_matrices=False)
-    u, v, vt = np.linalg.svd(basis.T @ coef, full_matrices=False)
+        return thin_svd(coef)
+    u, v, vt = thin_svd(basis.T @ coef)
     return basis @ u, v, vt
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._checks import check_adaptivity, check_number, check_sample_weight, check_target
+from ._svd import singular_values, thin_svd
 from .leave_one_out import RidgePath
 from .losses import get_loss
 from .operators import TangentOperator
@@ -261,7 +262,7 @@ class StructuredRegression:
         """
         coefs, convex = [], self.spectral.is_convex
         for matrix, penalty in zip(self.design.rmatvec(dual), self.spectral, strict=True):
-            u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+            u, s, vt = thin_svd(matrix)
             stretch = penalty.dual_stretch(2.0 / self.alpha * s) if convex else np.ones_like(s)
             coefs.append((u * (stretch**2 * s / self.alpha)) @ vt)
         return coefs
@@ -326,7 +327,7 @@ class StructuredRegression:
         pull = self.design.rmatvec(self.residual(coefs) if dual is None else dual)
         miss, size = 0.0, 0.0
         for gradient, coef, penalty in zip(pull, coefs, self.spectral, strict=True):
-            u, v, vt = np.linalg.svd(coef, full_matrices=False)
+            u, v, vt = thin_svd(coef)
             used = v > _RANK_TOL * v[0]
             u, v, vt = u[:, used], v[used], vt[used]
             difference = gradient - 0.5 * self.alpha * (u * penalty.derivative(v)) @ vt
@@ -356,11 +357,6 @@ class StructuredRegression:
             for penalty, values in zip(self.spectral, spectra, strict=True)
         )
         return float(self.loss.dual_value(self.target, dual) - 0.5 * self.alpha * barrier)
-
-
-def singular_values(matrix):
-    """Singular values of a matrix, largest first."""
-    return np.linalg.svd(matrix, compute_uv=False)
 
 
 def _layered(penalty, adaptivity, operator):

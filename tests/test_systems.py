@@ -267,3 +267,8 @@ def test_passes_that_change_nothing_come_to_an_end(rng, monkeypatch, scale):
             _, solved = _system.solve_system(point, 0.5 * point.residual, None, preconditioner, 1e-12, 1.0)
         assert passes
         assert not solved
+
+
+def test_a_decrement_that_rounding_makes_negative_solves_nothing():
+    assert not _system._is_solved(error=1e-3, decrement=-1.0, descent=-0.4, gap_target=0.0, penalty=1.0)
+    assert _system._is_solved(error=1e-3, decrement=1.0, descent=0.9, gap_target=0.0, penalty=1.0)

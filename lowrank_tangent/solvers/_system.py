@@ -163,4 +163,3 @@ def _is_solved(error, decrement, descent, gap_target, penalty):
     decrement = max(decrement, 0.0)  # below 0 by rounding alone
     forcing = min(_LOOSEST_FORCING, decrement / penalty) if penalty > 0 else 0.0
     return error <= max(2.0 * gap_target, forcing * decrement) and descent >= 0.5 * decrement
-

@@ -15,6 +15,7 @@ import math
 import numpy as np
 from scipy.optimize import minimize
 
+from .._svd import thin_svd
 from ..penalties import RidgePenalty
 from .interpolation import by_multipliers
 
@@ -112,7 +113,7 @@ class JointProblem:
         """The triple of each layer that theory recovers from coefficients."""
         variables = []
         for coef, penalty in zip(coefs, self.problem.spectral, strict=True):
-            u, v, vt = np.linalg.svd(coef, full_matrices=False)
+            u, v, vt = thin_svd(coef)
             z1, z2 = penalty.split(v)
             z = z1 * z2
             theta = (u * np.divide(v, z, out=np.zeros_like(v), where=z > 0)) @ vt
