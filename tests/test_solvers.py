@@ -161,6 +161,15 @@ def test_penalty_along_a_line(rng):
     assert slope == pytest.approx((penalty(length + step) - penalty(length - step)) / (2 * step), rel=1e-7)
 
 
+@pytest.mark.parametrize("sizes", [(1.0, 1e200), (1e150, -1e200)])
+def test_a_line_that_overflows_is_said_to(rng, sizes):
+    problem = StructuredRegression(random_operator(rng, 3, [(3, 5)]), np.ones(3))
+    coef, change = (size * rng.standard_normal((3, 5)) for size in sizes)
+    line = _point.PenaltyLine(_point.PrimalPoint(problem, problem.spectral, [coef]), [change])
+    with pytest.raises(FloatingPointError, match="squares of coefficients overflow"):
+        line.at(0.5)
+
+
 @pytest.mark.parametrize(("outputs", "C"), OUTPUTS)
 @pytest.mark.parametrize("shapes", [[(3, 5)], [(5, 2), (2, 4)]], ids=["wide", "tall and wide"])
 def test_assembled_system_is_the_system(rng, outputs, C, shapes):

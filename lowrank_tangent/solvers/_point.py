@@ -186,7 +186,7 @@ class LayerSpectrum(Spectrum):
         solver = self.curvature_solver(self.dtype)
         rotated = solver.rotate(matrix)
         rotated -= self.dtype.type(self.alpha) * self.rotated
-        change = solver.rotated(rotated)
+        change = solver.apply(rotated)
         energy = np.einsum("ij,ij", change, rotated, dtype=np.float64)
         return solver.rotate_back(change).astype(np.float64, copy=False), energy
 
@@ -217,14 +217,14 @@ class _Derivative:
         )
 
     def __call__(self, matrix):
-        return self.rotate_back(self.rotated(self.rotate(matrix)))
+        return self.rotate_back(self.apply(self.rotate(matrix)))
 
     def rotate(self, matrix):
         """Uᵀ E."""
         return self._basis.T @ (matrix.T if self._transposed else matrix).astype(self._dtype, copy=False)
 
-    def rotated(self, matrix):
-        """The derivative in rotated coordinates, along Uᵀ E."""
+    def apply(self, matrix):
+        """Uᵀ times the derivative, of Uᵀ E."""
         mixed = self._x @ matrix.T
         change = (self._differences * (mixed + mixed.T)) @ self._x
         change += self._weights[:, None] * matrix
@@ -247,15 +247,18 @@ class PenaltyLine:
         self._products = []
         for layer, coef, part in zip(point.layers, point.coefs, change, strict=True):
             coef, part = widened(coef), widened(part)
-            self._products.append((layer.gram, coef @ part.T, part @ part.T))
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._products.append((layer.gram, coef @ part.T, part @ part.T))
 
     def at(self, length):
         """The penalty at this length, and its derivative there, ⟨G, dB⟩."""
         alpha, spectral = self._point.problem.alpha, self._point.spectral
         spectra, slope = [], 0.0
         for penalty, (gram, cross, square) in zip(spectral, self._products, strict=True):
-            along = cross + length * square  # (B + t dB) dBᵀ
-            layer = Spectrum(gram + length * (cross + along.T), penalty)
+            with np.errstate(over="ignore", invalid="ignore"):
+                along = cross + length * square  # (B + t dB) dBᵀ
+                moved = gram + length * (cross + along.T)
+            layer = Spectrum(moved, penalty)
             slope += np.sum(np.sum(layer.basis * (along @ layer.basis), axis=0) / layer.stretch**2)
             spectra.append(layer.values)
         return 0.5 * alpha * spectral.effective(spectra), alpha * slope
