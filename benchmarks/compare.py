@@ -43,18 +43,15 @@ def factors_problem(n, p, q, penalty, alpha, adaptivity, scale=1.0):
 
 
 def network_problem(n, d, hidden, penalty, alpha, adaptivity, outputs="shared", n_outputs=1):
-    """Tangent features of a network, of hidden layers of some widths or of so many of infinite width.
-
-    Targets are products of two linear forms plus noise.
-    """
+    """Tangent features of a network, targets products of two linear forms plus noise."""
     from lowrank_tangent import StructuredRegression, TangentFeatures
-    from lowrank_tangent.networks import MLP, InfiniteMLP
+    from lowrank_tangent.networks import network_of
 
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n, d))
     first, second = rng.standard_normal((2, d, n_outputs)) / np.sqrt(d)
     Y = (X @ first) * (X @ second) + 0.1 * rng.standard_normal((n, n_outputs))
-    network = InfiniteMLP(hidden) if isinstance(hidden, int) else MLP(hidden)
+    network = network_of(hidden, "relu", "ntk", bias=True)
     features = TangentFeatures(network, outputs, random_state=0).fit(X, n_outputs)
     return StructuredRegression(features.operator(X), Y, penalty, alpha, adaptivity, fit_intercept=True)
 
@@ -97,7 +94,9 @@ CASES = {
     "deep network": lambda: solving(network_problem(400, 20, (64, 64), "kl", 0.1, 100.0)),
     "five outputs, shared": lambda: solving(network_problem(500, 20, (128,), "power", 0.1, 10.0, n_outputs=5)),
     "three outputs, network": lambda: solving(network_problem(300, 20, (64,), "power", 0.1, 10.0, "network", 3)),
-    "five outputs, infinite width": lambda: solving(network_problem(200, 20, 2, "power", 0.1, 100.0, n_outputs=5)),
+    "five outputs, infinite width": lambda: solving(
+        network_problem(200, 20, (np.inf, np.inf), "power", 0.1, 100.0, n_outputs=5)
+    ),
     "path": lambda: following(network_problem(1000, 50, (256,), "power", 1.0, 0.0), 20, [0.1, 10.0, 1000.0]),
     "not convex": lambda: solving(network_problem(200, 10, (40,), "joint", 0.02, 20.0), "reweighted"),
     "proximal": lambda: solving(factors_problem(100, 15, 30, "power", 0.01, 100.0, 0.2), "proximal", 1e-4),

@@ -1,7 +1,11 @@
-"""Singular value decompositions of matrices that may be far wider than tall, or the other way round.
+r"""Singular value decompositions of matrices that may be far wider than tall, or the other way round.
 
-The long side then goes first, by a QR decomposition: as accurate as an SVD of the whole matrix, and up to six times
-faster than the way LAPACK takes.
+The long side then goes first, by a QR decomposition: as accurate as an SVD of the whole matrix, and faster than the way
+that LAPACK takes. Their ratio, for one shape:
+
+    python -m timeit -s "import numpy as np; a = np.random.randn(50, 5000)" "np.linalg.svd(a, compute_uv=False)"
+    python -m timeit -s "import numpy as np; a = np.random.randn(50, 5000)" \
+        -s "from lowrank_tangent._svd import singular_values" "singular_values(a)"
 """
 
 from __future__ import annotations

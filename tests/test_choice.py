@@ -43,7 +43,7 @@ SMALL = {"depths": [1], "biases": [1.0], "adaptivities": [100.0], "max_rounds": 
     },
 )
 def test_scikit_learn_compatibility(estimator, check):
-    check(estimator)
+    check(estimator)  # raises where it fails
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ CHECKED += [estimator((np.inf,), tol=1e-15, **ROUNDS) for estimator in ESTIMATOR
 @parametrize_with_checks(CHECKED)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_scikit_learn_compatibility(estimator, check):
-    check(estimator)
+    check(estimator)  # raises where it fails
 
 
 @pytest.fixture

@@ -303,7 +303,7 @@ def test_targets_that_are_no_probabilities_are_refused(rng):
 )
 @pytest.mark.filterwarnings("default")
 def test_scikit_learn_compatibility(estimator, check):
-    check(estimator)
+    check(estimator)  # raises where it fails
 
 
 @pytest.mark.parametrize("model", CLASSIFIERS)

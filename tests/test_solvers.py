@@ -1,3 +1,4 @@
+import copy
 import itertools
 import warnings
 
@@ -143,6 +144,24 @@ def test_curvature_is_the_derivative_of_the_dual_map(rng, shape, penalty):
 
     numeric = (dual_map(G + step * E) - dual_map(G - step * E)) / (2 * step)
     np.testing.assert_allclose(layer.curvature_solver()(E), numeric, rtol=1e-4, atol=1e-5 * np.abs(numeric).max())
+
+
+def test_steps_of_drafts_are_in_single_precision(rng):
+    shapes = [(3, 40), (40, 2), (4, 4)]
+    design = random_operator(rng, 8, shapes)
+    problem = StructuredRegression(design, np.ones(8), "power", 0.1, 50.0)
+    draft = copy.copy(problem)
+    draft.design = problem.design.with_precision(np.float32)
+    coefs, pull = ([0.1 * rng.standard_normal(shape) for shape in shapes] for _ in range(2))
+    (change, energy), (rough, rough_energy) = (
+        _point.PrimalPoint(one, one.spectral, coefs).newton_change(pull) for one in (problem, draft)
+    )
+    largest = max(np.abs(matrix).max() for matrix in change)
+    errors = [np.abs(a - b).max() / largest for a, b in zip(change, rough, strict=True)]
+    assert 1e-12 < max(errors) < 1e-5
+    assert rough_energy == pytest.approx(energy, rel=1e-5)
+    # What is added up from them is in double precision.
+    assert {matrix.dtype for matrix in rough} == {np.dtype(np.float64)}
 
 
 def test_penalty_along_a_line(rng):

@@ -183,7 +183,7 @@ def _newton_step(point, dual, pull, preconditioner, wanted_gap):
 def _line_search(point, step):
     """The point near the minimum of the objective along dB, not beyond the full step; None if rounding hides it.
 
-    Trial points cost an eigenvalue decomposition but no product with A, so a good length is cheaper than another
+    Trial points cost an eigenvalue decomposition but no product with A or B, so a good length is cheaper than another
     Newton step. Decreases are summed from differences: where the loss dwarfs the penalty, that of two objectives
     would be rounding.
     """
