@@ -97,6 +97,9 @@ CASES = {
     "five outputs, infinite width": lambda: solving(
         network_problem(200, 20, (np.inf, np.inf), "power", 0.1, 100.0, n_outputs=5)
     ),
+    "ten outputs, infinite width": lambda: solving(
+        network_problem(500, 20, (np.inf, np.inf), "power", 0.1, 100.0, n_outputs=10)
+    ),
     "path": lambda: following(network_problem(1000, 50, (256,), "power", 1.0, 0.0), 20, [0.1, 10.0, 1000.0]),
     "not convex": lambda: solving(network_problem(200, 10, (40,), "joint", 0.02, 20.0), "reweighted"),
     "proximal": lambda: solving(factors_problem(100, 15, 30, "power", 0.01, 100.0, 0.2), "proximal", 1e-4),

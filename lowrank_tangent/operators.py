@@ -221,6 +221,10 @@ class TangentOperator(WeightedRows):
 
     # -- products ---------------------------------------------------------------------------
 
+    def zeros(self):
+        """Coefficients B = 0."""
+        return [np.zeros(shape) for shape in self.coef_shapes]
+
     def matvec(self, coefs):
         """Predictions A B.
 

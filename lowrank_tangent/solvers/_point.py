@@ -21,6 +21,7 @@ import numpy as np
 
 from ..penalties import LayeredPenalty, divided_differences
 from ..transforms import LowRankTransform
+from ._pairs import pair_factors
 
 #: Share of A B, squared, below which a residual is small.
 _SMALL_RESIDUAL = 1e-8
@@ -33,8 +34,15 @@ def widened(matrix):
 
 def gram_singular_values(matrix):
     """Singular values to absolute accuracy √eps, far cheaper than by an SVD; the final certificate uses the SVD."""
+    return np.sqrt(np.maximum(np.linalg.eigvalsh(_gram(matrix)), 0.0))
+
+
+def _gram(matrix):
+    """Inner products of a matrix with itself on its smaller side, whatever it is written in."""
+    if not isinstance(matrix, np.ndarray):
+        return matrix.gram
     wide = widened(matrix)
-    return np.sqrt(np.maximum(np.linalg.eigvalsh(wide @ wide.T), 0.0))
+    return wide @ wide.T
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class PrimalPoint:
 
     def moved(self, length, change, prediction):
         """The point B + length · dB, with A dB known."""
-        coefs = [coef + length * part for coef, part in zip(self.coefs, change, strict=True)]
+        coefs = [layer.moved(length, part) for layer, part in zip(self.layers, change, strict=True)]
         moved = PrimalPoint(self.problem, self.spectral, coefs, self.prediction + length * prediction)
         # Where little is left of it, A B is computed anew, so that no error builds up in the residual.
         if np.sum(moved.residual**2) >= _SMALL_RESIDUAL * np.sum(self.prediction**2):
@@ -65,7 +73,7 @@ class PrimalPoint:
     def layers(self):
         """Spectral calculus of each layer."""
         return [
-            LayerSpectrum(coef, penalty, self.problem.alpha, self.problem.design.dtype)
+            _spectrum_of(coef, penalty, self.problem.alpha, self.problem.design.dtype)
             for coef, penalty in zip(self.coefs, self.spectral, strict=True)
         ]
 
@@ -111,6 +119,12 @@ class PrimalPoint:
         return [change for change, _ in found], sum(energy for _, energy in found)
 
 
+def _spectrum_of(coef, penalty, alpha, dtype):
+    """Spectral calculus of one layer, whose coefficients may be written in the samples (`_samples.py`)."""
+    is_matrix = isinstance(coef, np.ndarray)
+    return LayerSpectrum(coef, penalty, alpha, dtype) if is_matrix else coef.spectrum(penalty, alpha)
+
+
 class Spectrum:
     """Singular values of one layer's B and their stretches, from its Gram matrix on the smaller side."""
 
@@ -126,6 +140,12 @@ class Spectrum:
     def stretch(self):
         """Stretch z of each singular value."""
         return self.spectral.stretch(self.values)
+
+    @functools.cached_property
+    def differences(self):
+        """Γ: divided differences of z² over the eigenvalues of Θ Θᵀ."""
+        slope = 4.0 * self.spectral.stretch_slope(self.stretch)
+        return divided_differences((self.values / self.stretch**2) ** 2, self.stretch**2, slope)
 
 
 class LayerSpectrum(Spectrum):
@@ -161,12 +181,6 @@ class LayerSpectrum(Spectrum):
         return self._orient(self.basis @ (self.alpha * self.rotated))
 
     @functools.cached_property
-    def differences(self):
-        """Γ: divided differences of z² over the eigenvalues of Θ Θᵀ."""
-        slope = 4.0 * self.spectral.stretch_slope(self.stretch)
-        return divided_differences((self.values / self.stretch**2) ** 2, self.stretch**2, slope)
-
-    @functools.cached_property
     def flattening(self):
         """Δ: divided differences of z⁻² over the eigenvalues of B Bᵀ, all ≤ 0."""
         slope = -self.spectral.stretch_growth(self.stretch) / self.stretch**4
@@ -195,6 +209,19 @@ class LayerSpectrum(Spectrum):
         return self._orient(
             self.basis @ ((self.stretch**2 / self.alpha)[:, None] * (self.basis.T @ self._orient(matrix)))
         )
+
+    def pair_factors(self, factors, dtype):
+        """What Γ terms of products are made of, see `_pairs.py`."""
+        return pair_factors(factors, self, dtype)
+
+    def along(self, change):
+        """B dBᵀ and dB dBᵀ on the smaller side."""
+        coef, change = widened(self._coef), widened(change)
+        return coef @ change.T, change @ change.T
+
+    def moved(self, length, change):
+        """B + length · dB."""
+        return self._coef + length * change
 
     @property
     def transforms(self):
@@ -245,10 +272,9 @@ class PenaltyLine:
     def __init__(self, point, change):
         self._point = point
         self._products = []
-        for layer, coef, part in zip(point.layers, point.coefs, change, strict=True):
-            coef, part = widened(coef), widened(part)
+        for layer, part in zip(point.layers, change, strict=True):
             with np.errstate(over="ignore", invalid="ignore"):
-                self._products.append((layer.gram, coef @ part.T, part @ part.T))
+                self._products.append((layer.gram, *layer.along(part)))
 
     def at(self, length):
         """The penalty at this length, and its derivative there, ⟨G, dB⟩."""

@@ -54,13 +54,13 @@ class Preconditioner:
         self.problem = problem
         n, C = design.n_samples, design.n_outputs
         exact_cost = _exact_cost(design)
-        self._may_be_exact = (
+        self.may_be_exact = (
             not design.is_streamed
             and problem.loss.is_quadratic
             and n * C <= _EXACT_UNKNOWNS
             and exact_cost <= _EXACT_OPERATIONS
         )
-        self.exact = self._may_be_exact and exact_cost <= _CHEAP_OPERATIONS
+        self.exact = self.may_be_exact and exact_cost <= _CHEAP_OPERATIONS
         self.products = SystemProducts(problem, single=not self.exact)
         width = sum(p + layer.n_outputs * q for layer in design.layers for p, q in [layer.shape])
         if self.exact:
@@ -110,7 +110,7 @@ class Preconditioner:
         """Make the best of this point: double precision, then the system itself. Whether there was a better way."""
         if self.products.is_single:
             self.widen(point)
-        elif self._may_be_exact and not self.exact:
+        elif self.may_be_exact and not self.exact:
             self.exact, self._renew = True, self._exact
             self._factor = self._renew(point)
         else:

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..operators import TangentOperator
 from ._kernels import StretchedKernels, kernel_fits
-from ._pairs import pair_factors
 
 #: Products that a kernel of stretched features serves, about.
 _PRODUCTS = 8
@@ -105,6 +105,10 @@ class SystemProducts:
         """Go on in double precision."""
         self._use(self._problem.design)
 
+    def rough(self, design):
+        """An operator in the precision at hand, if it is one in entries."""
+        return self.design if isinstance(design, TangentOperator) else design
+
     def at(self, point):
         """The product at a point."""
         return _ProductAt(self, point)
@@ -118,7 +122,7 @@ class _ProductAt:
         self._kernel = products.kernels.of_layers(products.by_kernel, point) if products.by_kernel else None
         dtype = self._design.dtype
         self._pairs = [
-            (*pair_factors(self._design.layers[index], spectrum, dtype), spectrum.differences.astype(dtype))
+            (*spectrum.pair_factors(self._design.layers[index], dtype), spectrum.differences.astype(dtype))
             for index, spectrum in ((index, point.layers[index]) for index in products.by_kernel)
             if spectrum.values.any()
         ]

@@ -101,7 +101,7 @@ def solve_system(point, dual, pull, preconditioner, gap_target, penalty):
     if pull is None or start is not dual:
         pull = design.rmatvec(start)
     # Where conjugate gradients start from need not be exact.
-    system = NewtonSystem(point, start, unknown, pull, products.design)
+    system = NewtonSystem(point, start, unknown, pull, products.rough(design))
     while True:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             change, spent = _conjugate_gradients(system, preconditioner, gap_target, penalty)
@@ -114,7 +114,7 @@ def solve_system(point, dual, pull, preconditioner, gap_target, penalty):
         steps += spent
         if _is_solved(system.error, system.decrement, system.descent, gap_target, penalty):
             return system, True
-        if stalled and products.design is not design:
+        if stalled and products.design.dtype != design.dtype:
             preconditioner.widen(point)
             system = NewtonSystem(point, system.dual, system.unknown, design.rmatvec(system.dual), design)
         elif stalled or steps >= _MAX_INNER:

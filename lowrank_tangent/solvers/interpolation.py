@@ -78,7 +78,7 @@ def by_multipliers(inner):
         eigenvalues = check_rank(problem)
         if not len(eigenvalues):
             # One sample, which the intercept meets alone.
-            coefs, dual = [np.zeros(shape) for shape in problem.design.coef_shapes], np.zeros_like(problem.target)
+            coefs, dual = problem.design.zeros(), np.zeros_like(problem.target)
             return coefs, dual, monitor.record(0, problem.certificate(coefs, dual))
         weight = max(_SHARE * eigenvalues[0], _LEAST_SHARE * eigenvalues[-1])
         penalised = copy.copy(problem)

@@ -12,7 +12,9 @@ jam at its boundary when the penalty is nearly the nuclear norm.
 The equation is solved by conjugate gradients, preconditioned by the ridge kernel of the stretched features
 (`_system.py`, where it is written for every loss with a Hessian; `_preconditioner.py`); the spectral calculus of G and
 W is in `_point.py`. Steps far from the solution are drafts in single precision. Where its rounding would be seen in the
-gap, the method goes on in double precision, and the certificate always does.
+gap, the method goes on in double precision, and the certificate always does. With many outputs that share the stretch
+of wide layers, coefficients are written in the samples (`_samples.py`), and entry by entry where that is not exact
+enough.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import numpy as np
 from ..problem import Certificate
 from ._point import PenaltyLine, PrimalPoint, gram_singular_values
 from ._preconditioner import Preconditioner
+from ._samples import SampledDesign, by_entries
 from ._system import solve_system
 
 #: Armijo's constant: the share of the linear gain that a step has to realise.
@@ -73,12 +76,11 @@ def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
     if warm_start is not None:
         coefs, dual = warm_start
     else:
-        if preconditioner.products.is_single:
-            draft = copy.copy(problem)
-            draft.design = preconditioner.products.design
+        draft = _draft_of(problem, preconditioner)
         ridge_tol = max(_RIDGE_TOL, _RIDGE_MARGIN * monitor.tol)
         coefs, dual, solved = _ridge(draft, preconditioner, ridge_tol)
         if not solved:
+            draft = problem
             coefs, dual, _ = _ridge(problem, preconditioner, ridge_tol)
     point, pull = PrimalPoint(draft, final, coefs), draft.design.rmatvec(dual)
     best = _BestPair(point, dual, pull)
@@ -86,8 +88,8 @@ def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
         point = point.with_penalty(final.relaxed(max(layer.values.max() for layer in point.layers)))
     solved = True
     for iteration in range(max_iter + 1):
-        if point.problem is not problem and (not solved or best.is_too_fine_for_single(monitor.tol)):
-            point = PrimalPoint(problem, point.spectral, point.coefs)
+        if point.problem is not problem and (not solved or best.is_too_fine(monitor.tol)):
+            point = PrimalPoint(problem, point.spectral, by_entries(point.problem.design, point.coefs))
             pull = problem.design.rmatvec(dual)
             best = _BestPair(point, dual, pull)
         message = monitor.record(iteration, best.certificate)
@@ -116,7 +118,19 @@ def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
         if point.spectral is not final and (moved is None or 0.5 * step.decrement <= _STAGE_DECREMENT * point.penalty):
             point = point.with_penalty(final.relaxed(point.spectral.root / _STAGE_FACTOR))
         solved = solved and moved is not None
-    return best.coefs, best.dual, message
+    return by_entries(best.problem.design, best.coefs), best.dual, message
+
+
+def _draft_of(problem, preconditioner):
+    """What the method begins with: coefficients written in the samples if that is cheaper, or single precision."""
+    products = preconditioner.products
+    # The system itself is assembled from entries.
+    sampled = None if preconditioner.may_be_exact else SampledDesign.of(problem.design, products)
+    if sampled is None and not products.is_single:
+        return problem
+    draft = copy.copy(problem)
+    draft.design = products.design if sampled is None else sampled
+    return draft
 
 
 def _ridge(problem, preconditioner, tol):
@@ -124,12 +138,12 @@ def _ridge(problem, preconditioner, tol):
 
     Of another loss, the best coefficients on the way to the minimum of its second-order approximation at 0.
     """
-    zero = PrimalPoint(problem, problem.spectral, [np.zeros(shape) for shape in problem.design.coef_shapes])
+    zero = PrimalPoint(problem, problem.spectral, problem.design.zeros())
     preconditioner.update(zero)
     nothing = np.zeros_like(problem.target)
-    system, solved = solve_system(zero, nothing, zero.coefs, preconditioner, 0.5 * tol * zero.loss.value, 0.0)
+    system, solved = solve_system(zero, nothing, None, preconditioner, 0.5 * tol * zero.loss.value, 0.0)
     if problem.loss.is_quadratic:
-        return system.change, system.dual, solved
+        return zero.moved(1.0, system.change, system.prediction).coefs, system.dual, solved
     moved = _line_search(zero, system) or zero
     return moved.coefs, moved.residual, solved
 
@@ -148,9 +162,11 @@ class _BestPair:
         """What the two points prove about each other."""
         return Certificate.of(self.objective, self.dual_objective)
 
-    def is_too_fine_for_single(self, tol):
-        """Whether the gap, to be told, needs double precision."""
+    def is_too_fine(self, tol):
+        """Whether the gap, to be told, needs double precision where this is single."""
         problem = self.problem
+        if problem.design.dtype == np.float64:
+            return False
         largest = problem.loss.at(problem.target, np.zeros_like(problem.target)).value
         gap = self.objective - self.dual_objective
         return self.objective <= _DRAFT_OBJECTIVE * largest or gap <= max(tol, _DRAFT_GAP) * self.objective

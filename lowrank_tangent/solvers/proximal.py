@@ -36,7 +36,7 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
     if warm_start is not None:
         coefs = warm_start[0]
     elif convex:
-        coefs = [np.zeros(shape) for shape in design.coef_shapes]
+        coefs = design.zeros()
     else:
         # B = 0 may be stationary where there is no convexity.
         coefs = ridge_start(problem)

@@ -75,7 +75,7 @@ def solve_reweighted(problem, monitor, max_iter, warm_start):
 
 def ridge_start(problem):
     """Coefficients of ridge regression on the features as they are."""
-    zeros = [np.zeros(shape) for shape in problem.design.coef_shapes]
+    zeros = problem.design.zeros()
     return Majoriser(PrimalPoint(problem, problem.spectral.fixed(), zeros)).minimiser()
 
 
