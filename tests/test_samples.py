@@ -187,6 +187,16 @@ def test_what_is_cheaper(n, C, shape, expected):
     assert _samples._is_cheaper(SimpleNamespace(n_samples=n, n_outputs=C), shape) == expected
 
 
+def test_one_output_is_not_written_in_the_samples(rng, treated_as_large):
+    # Its preconditioner has the whole Γ term, which is made of entries.
+    layers = [LayerFactors(rng.standard_normal((50, 8)), rng.standard_normal((50, 30)))]
+    problem = StructuredRegression(
+        TangentOperator(layers, "shared", 1), rng.standard_normal((50, 1)), "power", 3.0, 30.0
+    )
+    assert solve(problem, "newton", tol=1e-8).converged
+    assert not treated_as_large
+
+
 def test_ten_outputs_of_infinite_width_are_written_in_the_samples(rng, monkeypatch):
     X = rng.standard_normal((210, 4))
     Y = np.sign(X @ rng.standard_normal((4, 10))) + 0.1 * rng.standard_normal((210, 10))
