@@ -115,7 +115,9 @@ class SampledLayer:
     def zero(self):
         """B = 0."""
         n, p = self.h.shape
-        return SampledCoef(self, np.zeros((n, self._n_outputs, p)))
+        coef = SampledCoef(self, np.zeros((n, self._n_outputs, p)))
+        coef.responses = coef.weights  # K 0, without the product
+        return coef
 
 
 class SampledCoef:
