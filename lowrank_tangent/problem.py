@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._checks import check_adaptivity, check_number, check_sample_weight, check_target
+from ._concave import concave_maximum
 from ._svd import singular_values, thin_svd
 from .leave_one_out import RidgePath
 from .losses import get_loss
@@ -33,8 +34,6 @@ _RANK_TOL = 1e-12
 #: sums and nothing; beyond the second no rounding explains it, but an error of a price or its conjugate does.
 _ROUNDING = 64 * np.finfo(float).eps
 _CONTRADICTION = 1e-6
-#: Rounds of a search for the best multiple of a dual point; each narrows the bracket twentyfold.
-_ZOOMS = 5
 
 
 @dataclass(frozen=True)
@@ -304,16 +303,8 @@ class StructuredRegression:
             )
             return loss(factors) - 0.5 * self.alpha * barrier
 
-        # The objective is concave in the factor: zoom in, from a grid that is finest at the boundary of the domain.
-        factors = np.append(limit * (1.0 - np.logspace(-12, 0, 37)), min(1.0, limit))
-        for _ in range(_ZOOMS):
-            factors.sort()
-            best = int(np.argmax(value(factors)))
-            around = factors[[max(best - 1, 0), min(best + 1, len(factors) - 1)]]
-            factors = np.append(np.linspace(*around, 41), factors[best])
-        values = value(factors)
-        best = int(np.argmax(values))
-        return factors[best] * dual, float(values[best])
+        factor, dual_objective = concave_maximum(value, limit, guess=1.0)
+        return factor * dual, dual_objective
 
     def optimality_residual(self, coefs, dual=None):
         """Distance of ``A* r`` from the subdifferential of the penalty, relative to the norm of ``A* r``.
