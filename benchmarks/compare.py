@@ -56,6 +56,21 @@ def network_problem(n, d, hidden, penalty, alpha, adaptivity, outputs="shared", 
     return StructuredRegression(features.operator(X), Y, penalty, alpha, adaptivity, fit_intercept=True)
 
 
+def classes_problem(n, d, hidden, n_classes, alpha, adaptivity):
+    """Tangent features of a network, classes by the largest of as many products of two linear forms."""
+    from lowrank_tangent import StructuredRegression, TangentFeatures
+    from lowrank_tangent.networks import network_of
+
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, d))
+    first, second = rng.standard_normal((2, d, n_classes)) / np.sqrt(d)
+    labels = np.eye(n_classes)[np.argmax((X @ first) * (X @ second), axis=1)]
+    labels = labels[:, 1:] if n_classes == 2 else labels
+    features = TangentFeatures(network_of(hidden, "relu", "ntk", bias=True), random_state=0).fit(X, labels.shape[1])
+    settings = {"loss": "multinomial", "fit_intercept": True}
+    return StructuredRegression(features.operator(X), labels, "power", alpha, adaptivity, **settings)
+
+
 def solving(problem, method="newton", tol=1e-6):
     """A function that solves the problem."""
     from lowrank_tangent import solve
@@ -100,6 +115,8 @@ CASES = {
     "ten outputs, infinite width": lambda: solving(
         network_problem(500, 20, (np.inf, np.inf), "power", 0.1, 100.0, n_outputs=10)
     ),
+    "two classes, cross-entropy": lambda: solving(classes_problem(500, 20, (128,), 2, 0.1, 10.0)),
+    "ten classes, cross-entropy": lambda: solving(classes_problem(500, 20, (128,), 10, 0.1, 10.0)),
     "path": lambda: following(network_problem(1000, 50, (256,), "power", 1.0, 0.0), 20, [0.1, 10.0, 1000.0]),
     "not convex": lambda: solving(network_problem(200, 10, (40,), "joint", 0.02, 20.0), "reweighted"),
     "proximal": lambda: solving(factors_problem(100, 15, 30, "power", 0.01, 100.0, 0.2), "proximal", 1e-4),

@@ -52,6 +52,19 @@ class CholeskyFactor:
             x[start:stop] = inverse.T @ (x[start:stop] - self._lower[stop:, start:stop].T @ x[stop:])
         return x
 
+    def inverse(self):
+        """K⁻¹ = L⁻ᵀ L⁻¹, shape (n, n). Costs 2 n³/3 operations."""
+        n = len(self._lower)
+        half = np.zeros((n, n), dtype=self._lower.dtype)
+        for start, stop, inverse in self._inverses:
+            half[start:stop, :start] = -inverse @ (self._lower[start:stop, :start] @ half[:start, :start])
+            half[start:stop, start:stop] = inverse
+        whole = np.empty_like(half)
+        for start, stop, _ in self._inverses:
+            whole[:stop, start:stop] = half[start:, :stop].T @ half[start:, start:stop]
+            whole[start:stop, :start] = whole[:start, start:stop].T
+        return whole
+
 
 def _factorise(matrix):
     """Replace the lower triangle by L; returns L⁻¹."""

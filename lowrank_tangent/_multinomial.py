@@ -14,9 +14,12 @@ import numpy as np
 from scipy.special import xlogy
 
 from ._softmax import Softmax, balancing_intercept, intercept_curvature, rounding_of, with_totals
+from ._svd import thin_svd
 
 #: Rounding that sums of a feasible dual point may show, as a share of what is summed.
 _ROUNDING = 1e-12
+#: Directions that an intercept takes out are independent of each other if they are so to this share.
+_INDEPENDENT = 1e-6
 #: Rows of probabilities may miss a sum of 1 by this much; they are normalised.
 _SUM_TOL = 1e-8
 
@@ -198,7 +201,7 @@ class _MultinomialAt:
     @property
     def mean_curvature(self):
         """Mean over outputs of the diagonal of S Sᵀ without an intercept, w p (1 − p); shape (n,)."""
-        return np.mean(self._scales**2 * (1.0 - self._roots**2), axis=1)
+        return np.mean(self.scales**2 * (1.0 - self.roots**2), axis=1)
 
     def multiply(self, values):
         """S times values of shape (n, C), with the Hessian S Sᵀ."""
@@ -209,12 +212,24 @@ class _MultinomialAt:
         return self._centre(self._adjoint(values))
 
     @functools.cached_property
-    def _roots(self):
+    def roots(self):
+        """√p of the classes that have a column, shape (n, C)."""
         return np.sqrt(self._softmax.probabilities[:, -self._n_columns :])
 
     @functools.cached_property
-    def _scales(self):
-        return np.sqrt(self._weights)[:, None] * self._roots
+    def scales(self):
+        """s, with weights: √(w p), shape (n, C)."""
+        return np.sqrt(self._weights)[:, None] * self.roots
+
+    @functools.cached_property
+    def intercept_directions(self):
+        """Orthonormal directions that Π takes out of x, shape (k, n, C); none without an intercept."""
+        n, C = self.residual.shape
+        if not self._loss.fit_intercept:
+            return np.empty((0, n, C))
+        columns = np.array([self._adjoint(np.broadcast_to(unit, (n, C))).ravel() for unit in np.eye(C)])
+        _, values, directions = thin_svd(columns)
+        return directions[values > _INDEPENDENT * values[0]].reshape(-1, n, C)
 
     @functools.cached_property
     def _kappa(self):
@@ -227,13 +242,13 @@ class _MultinomialAt:
         return np.linalg.pinv(hessian[-self._n_columns :, -self._n_columns :], hermitian=True)
 
     def _multiply(self, values):
-        return self._scales * self._deflate(values)
+        return self.scales * self._deflate(values)
 
     def _adjoint(self, values):
-        return self._deflate(self._scales * values)
+        return self._deflate(self.scales * values)
 
     def _deflate(self, values):
-        return values - self._kappa * self._roots * np.sum(self._roots * values, axis=1, keepdims=True)
+        return values - self._kappa * self.roots * np.sum(self.roots * values, axis=1, keepdims=True)
 
     def _centre(self, values):
         if not self._loss.fit_intercept:

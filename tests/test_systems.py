@@ -31,6 +31,17 @@ def test_cholesky_factor_solves(rng, size, columns):
     np.testing.assert_allclose(matrix @ found, matrix @ x, rtol=0.0, atol=1e-4 * np.abs(matrix @ x).max())
 
 
+@pytest.mark.parametrize("size", [1, 64, 193, 500])
+def test_inverse_by_a_cholesky_factor(rng, size):
+    root = rng.standard_normal((size, size + 3))
+    matrix = root @ root.T + np.eye(size)
+    upper = np.triu(rng.standard_normal((size, size)), 1)  # is not read
+    inverse = CholeskyFactor(np.tril(matrix) + upper).inverse()
+    np.testing.assert_allclose(inverse @ matrix, np.eye(size), atol=1e-9)
+    np.testing.assert_allclose(inverse, inverse.T, atol=1e-12)
+    assert CholeskyFactor(matrix.astype(np.float32)).inverse().dtype == np.float32
+
+
 @pytest.mark.parametrize("size", [3, 200])
 def test_cholesky_factor_of_an_indefinite_matrix_is_an_error(rng, size):
     matrix = np.eye(size)

@@ -21,9 +21,9 @@ _KERNEL_SHARE = 0.25
 _BLOCK_ENTRIES = 2**18
 
 
-def kernel_fits(design):
-    """Whether the n × n kernels of every layer and some of their sums are to be formed at all."""
-    kernels = len(design.layers) + 4
+def kernel_fits(design, others=0):
+    """Whether the n × n kernels of every layer, some of their sums and so many others are to be formed at all."""
+    kernels = len(design.layers) + 4 + others
     size = 4.0 * kernels * design.n_samples**2
     return not design.is_streamed and design.n_samples <= _KERNEL_SAMPLES and size <= _KERNEL_SHARE * physical_memory()
 

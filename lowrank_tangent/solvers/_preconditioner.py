@@ -14,6 +14,7 @@ import math
 import numpy as np
 
 from .._cholesky import CholeskyFactor
+from ._classes import ClasswiseFactor, ConstrainedFactor
 from ._kernels import kernel_fits, stretched
 from ._nystrom import NystromFactor
 from ._pairs import MOST_DIRECTIONS, pair_kernels
@@ -28,6 +29,8 @@ _CHEAP_OPERATIONS = 2e8
 #: whatever the number of them; and that factorising takes beyond its n³/3.
 _PAIR_DIRECTION, _PAIR_STRONG, _PAIR_ENTRY = 4, 12, 300
 _CHOLESKY_ENTRY = 700
+#: Products that a preconditioner class by class saves before it has to be renewed, about.
+_CLASSWISE_PRODUCTS = 250
 #: Landmarks for samples whose whole kernel is not formed: as many as cost as much as so many products, no fewer than
 #: the first number, and no more than memory is for (their kernel with all samples has that many entries).
 _LEAST_LANDMARKS = 1500
@@ -73,6 +76,11 @@ class Preconditioner:
             if self._has_pairs:
                 strong = sum(min(*shape, MOST_DIRECTIONS) for shape in design.coef_shapes)
                 self.renewal_cost += n**2 * (_PAIR_DIRECTION * sides + _PAIR_STRONG * strong + _PAIR_ENTRY)
+            if C > 1 and not problem.loss.is_quadratic and kernel_fits(design, others=C + 1):
+                classwise_cost = stretch_cost(n, sides) + C * n**2 * (n + _CHOLESKY_ENTRY)
+                if classwise_cost <= _CLASSWISE_PRODUCTS * (self.products.cost + solve_cost):
+                    self._renew, self.renewal_cost = self._classwise, classwise_cost
+                    solve_cost = (2 * C + 1) * skinny_cost(n, 1)
         else:
             m = _affordable_landmarks(n, width, self.products.cost)
             self._landmarks = np.sort(np.random.default_rng(0).choice(n, m, replace=False))
@@ -96,7 +104,7 @@ class Preconditioner:
         if self._lost_steps * self.product_cost >= self.renewal_cost:
             self._forget()
             try:
-                self._factor = self._renew(point)
+                self._renew_at(point)
             except np.linalg.LinAlgError:  # α is lost in the rounding of single precision
                 self.widen(point)
 
@@ -104,7 +112,7 @@ class Preconditioner:
         """Go on in double precision, from this point."""
         self.products.widen()
         self._forget()
-        self._factor = self._renew(point)
+        self._renew_at(point)
 
     def sharpen(self, point):
         """Make the best of this point: double precision, then the system itself. Whether there was a better way."""
@@ -112,7 +120,7 @@ class Preconditioner:
             self.widen(point)
         elif self.may_be_exact and not self.exact:
             self.exact, self._renew = True, self._exact
-            self._factor = self._renew(point)
+            self._renew_at(point)
         else:
             return False
         return True
@@ -130,11 +138,28 @@ class Preconditioner:
         rhs = residual.reshape(-1) if self.exact else residual
         return self.problem.alpha * self._factor.solve(rhs).reshape(residual.shape)
 
+    def _renew_at(self, point):
+        self._factor = self._renew(point)
+        # What least squares takes out for an intercept is missing from the rows already.
+        directions = () if point.problem.loss.is_quadratic else point.loss.intercept_directions
+        if len(directions):
+            directions = directions.astype(self.products.design.dtype)
+            self._factor = ConstrainedFactor(self._factor, self.problem.alpha, directions)
+
     def _exact(self, point):
         return _shifted_factor(lambda: _system_kernel(point), self.problem.alpha)
 
     def _kernel(self, point):
         return _shifted_factor(lambda: self._curved_kernel(point), self.problem.alpha)
+
+    def _classwise(self, point):
+        kernel, dtype = self.products.kernels.mean(point), self.products.design.dtype
+
+        def factor_of(scale):
+            return _shifted_factor(lambda: scale[:, None] * kernel * scale, self.problem.alpha)
+
+        roots, scales = point.loss.roots.astype(dtype), point.loss.scales.astype(dtype)
+        return ClasswiseFactor(factor_of, self.problem.alpha, roots, scales)
 
     def _curved_kernel(self, point):
         """Mean kernel with the Γ term of one output and the curvature of the loss."""

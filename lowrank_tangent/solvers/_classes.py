@@ -1,0 +1,92 @@
+"""Preconditioner for the cross-entropy of several classes: one kernel system a class, and what couples them.
+
+Where all classes share a kernel K, Newton's system without the Γ term is ``I + Sᵀ (I ⊗ K) S / α``. The Hessian of the
+loss, S Sᵀ, has ``S = diag(s) P``, P the projection that takes the direction √p_i out of every sample's x_i. On what P
+leaves, the inverse is that of ``M = I + diag(s) (I ⊗ K) diag(s) / α`` under n constraints,
+
+    M⁻¹ − M⁻¹ R (Rᵀ M⁻¹ R)⁻¹ Rᵀ M⁻¹,
+
+where R holds the n directions. M is one n × n matrix a class, and Rᵀ M⁻¹ R is one more. The loss is flat where a sample
+is certain of a class or of its absence: by orders of magnitude, so that a curvature averaged over classes preconditions
+badly. An intercept takes out as many directions more as it has entries, in the same way.
+
+Source: Rasmussen & Williams, Gaussian Processes for Machine Learning (2006), section 3.5.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .._cholesky import CholeskyFactor
+
+
+class ClasswiseFactor:
+    """Solves the system without the Γ term, times α, for x of shape (n, C).
+
+    Costs n³ operations a class once, and 4 n² a class and 2 n² a solve.
+
+    Parameters
+    ----------
+    factor_of : callable
+        Factor of ``α I + diag(v) K diag(v)``, for v of shape (n,).
+    alpha : float
+    roots, scales : ndarray of shape (n, C)
+        √p, of unit norm for every sample, and s.
+    """
+
+    def __init__(self, factor_of, alpha, roots, scales):
+        n, C = scales.shape
+        self._alpha, self._roots = alpha, np.ascontiguousarray(roots.T)
+        self._inverses = np.empty((C, n, n), dtype=scales.dtype)
+        coupling, part = np.zeros((n, n), dtype=scales.dtype), np.empty((n, n), dtype=scales.dtype)
+        for inverse, root, scale in zip(self._inverses, self._roots, scales.T, strict=True):
+            inverse[:] = factor_of(scale).inverse()
+            np.multiply(inverse, root, out=part)
+            part *= root[:, None]
+            coupling += part
+        self._coupling = CholeskyFactor(coupling)
+
+    def solve(self, rhs):
+        """x for a right-hand side of shape (n, C)."""
+        rows = np.ascontiguousarray(rhs.T)
+        outside = self._outside(rows)
+        rows -= outside
+        multipliers = self._coupling.solve(np.sum(self._roots * self._uncoupled(rows), axis=0))
+        x = self._uncoupled(rows - self._roots * multipliers)
+        return np.ascontiguousarray((x - self._outside(x) + outside / self._alpha).T)
+
+    def _uncoupled(self, rows):
+        return (self._inverses @ rows[:, :, None])[:, :, 0]
+
+    def _outside(self, rows):
+        """What P takes out: rounding, on which the system is the identity."""
+        return self._roots * np.sum(self._roots * rows, axis=0)
+
+
+class ConstrainedFactor:
+    """Solves a system, times α, which is the identity along some directions, with a factor of the one without these.
+
+    Parameters
+    ----------
+    factor : object with a method ``solve``
+    alpha : float
+    directions : ndarray of shape (k, n, C)
+        Orthonormal.
+    """
+
+    def __init__(self, factor, alpha, directions):
+        self._factor, self._alpha = factor, alpha
+        self._directions = directions.reshape(len(directions), -1)
+        self._images = np.array([factor.solve(direction).ravel() for direction in directions])
+        inner = (self._directions @ self._images.T).astype(np.float64)
+        self._inner = np.linalg.inv(0.5 * (inner + inner.T)).astype(directions.dtype)
+
+    def solve(self, rhs):
+        """x for a right-hand side of shape (n, C)."""
+        outside = self._outside(rhs.ravel())
+        x = self._factor.solve(rhs - outside.reshape(rhs.shape)).ravel()
+        x = x - (self._inner @ (self._directions @ x)) @ self._images
+        return (x - self._outside(x) + outside / self._alpha).reshape(rhs.shape)
+
+    def _outside(self, flat):
+        return (self._directions @ flat) @ self._directions
