@@ -4,7 +4,8 @@ Without its Γ term, W stretches features: A W A* is the kernel of features stre
 iteratively reweighted least squares would solve. This kernel, averaged over outputs (exact for "shared" ones, the
 limit of wide networks for "network" ones), is factorised for problems of medium size, with the Γ term, and then the
 system itself, if there is one output; it is approximated by landmarks for large ones. Small problems of several outputs
-have the system itself, too.
+have the system itself, too. With the cross-entropy of several classes there is a factor for each class (`_classes.py`),
+where it saves more than it costs.
 """
 
 from __future__ import annotations
