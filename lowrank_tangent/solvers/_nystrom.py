@@ -35,8 +35,7 @@ class NystromFactor:
         block = block.astype(np.float64)
         block.flat[:: len(block) + 1] += _JITTER * np.trace(block) / len(block)
         # (L⁻¹ K_mn)ᵀ, by products of the precision of the columns, and in their place.
-        whitening = CholeskyFactor(block).solve(np.eye(len(block)))
-        root = np.linalg.cholesky(0.5 * (whitening + whitening.T)).astype(columns.dtype)
+        root = np.linalg.cholesky(CholeskyFactor(block).inverse()).astype(columns.dtype)
         for rows in gen_batches(len(columns), len(block)):
             columns[rows] = columns[rows] @ root
         self._features = columns
