@@ -144,8 +144,12 @@ class Spectrum:
     @functools.cached_property
     def differences(self):
         """Γ: divided differences of z² over the eigenvalues of Θ Θᵀ."""
-        slope = 4.0 * self.spectral.stretch_slope(self.stretch)
-        return divided_differences((self.values / self.stretch**2) ** 2, self.stretch**2, slope)
+        with np.errstate(over="ignore", invalid="ignore"):
+            slope = 4.0 * self.spectral.stretch_slope(self.stretch)
+            differences = divided_differences((self.values / self.stretch**2) ** 2, self.stretch**2, slope)
+        if not np.isfinite(differences).all():
+            raise FloatingPointError("inverse curvatures of the penalty overflow")
+        return differences
 
 
 class LayerSpectrum(Spectrum):

@@ -99,15 +99,18 @@ def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
             message = f"max_iter={max_iter} reached"
             break
         step, solved = _newton_step(point, dual, pull, preconditioner, monitor.tol * best.objective)
-        moved = _line_search(point, step)
+        moved = _line_search(point, step, solved)
         if moved is not None:
             best.offer_primal(moved)
             point = moved
-        elif point.problem is problem and not preconditioner.sharpen(point) and point.spectral is final:
-            message = "the objective cannot be improved in floating-point arithmetic"
-            best.offer_dual(step.dual, step.pull)
-            monitor.record(iteration + 1, best.certificate)
-            break
+        elif point.problem is problem and not preconditioner.sharpen(point):
+            if _is_lost(point, step, solved):
+                raise FloatingPointError("rounding errors of Newton's equation dwarf the objective")
+            if point.spectral is final:
+                message = "the objective cannot be improved in floating-point arithmetic"
+                best.offer_dual(step.dual, step.pull)
+                monitor.record(iteration + 1, best.certificate)
+                break
         dual, pull = step.dual, step.pull
         best.offer_dual(dual, pull)
         if not problem.loss.is_quadratic:
@@ -144,7 +147,7 @@ def _ridge(problem, preconditioner, tol):
     system, solved = solve_system(zero, nothing, None, preconditioner, 0.5 * tol * zero.loss.value, 0.0)
     if problem.loss.is_quadratic:
         return zero.moved(1.0, system.change, system.prediction).coefs, system.dual, solved
-    moved = _line_search(zero, system) or zero
+    moved = _line_search(zero, system, solved) or zero
     return moved.coefs, moved.residual, solved
 
 
@@ -196,13 +199,22 @@ def _newton_step(point, dual, pull, preconditioner, wanted_gap):
     return solve_system(point, dual, pull, preconditioner, target, point.penalty)
 
 
-def _line_search(point, step):
+def _is_lost(point, step, solved):
+    """Whether even at B = 0 Newton's equation is left with an error that dwarfs the objective."""
+    if solved or any(layer.values.any() for layer in point.layers):
+        return False
+    return step.error * _EPS > point.objective_for(point.spectral)
+
+
+def _line_search(point, step, solved):
     """The point near the minimum of the objective along dB, not beyond the full step; None if rounding hides it.
 
     Trial points cost an eigenvalue decomposition but no product with A or B, so a good length is cheaper than another
     Newton step. Decreases are summed from differences: where the loss dwarfs the penalty, that of two objectives
     would be rounding.
     """
+    if _is_lost(point, step, solved):
+        return None
     line, linear = PenaltyLine(point, step.change), np.vdot(point.residual, step.prediction)
     low, high, length = 0.0, 1.0, 1.0
     best = None
