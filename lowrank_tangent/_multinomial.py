@@ -221,6 +221,12 @@ class _MultinomialAt:
         """s, with weights: √(w p), shape (n, C)."""
         return np.sqrt(self._weights)[:, None] * self.roots
 
+    @property
+    def blocks(self):
+        """S without the intercept, one block a sample, shape (n, C, C)."""
+        deflation = np.eye(self._n_columns) - self._kappa[:, :, None] * self.roots[:, :, None] * self.roots[:, None, :]
+        return self.scales[:, :, None] * deflation
+
     @functools.cached_property
     def intercept_directions(self):
         """Orthonormal directions that Π takes out of x, shape (k, n, C); none without an intercept."""

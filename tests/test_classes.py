@@ -1,4 +1,4 @@
-"""The preconditioner for the cross-entropy of several classes against the system itself, by products."""
+"""Preconditioners for the cross-entropy, of the whole system and of one class each, against the system by products."""
 
 import numpy as np
 import pytest
@@ -14,6 +14,12 @@ from lowrank_tangent.solvers._preconditioner import Preconditioner
 WEIGHTS = np.append(np.linspace(0.2, 3.0, 19), 0.0)
 
 
+@pytest.fixture
+def by_class(monkeypatch):
+    """Systems that are small enough to be assembled are not."""
+    monkeypatch.setattr(_preconditioner, "_EXACT_UNKNOWNS", 0)
+
+
 def point_at_zero(rng, C, scale, **settings):
     """B = 0, where the system has no Γ term, and yet any prediction."""
     y = np.eye(max(C, 2))[np.arange(20) % max(C, 2)][:, -C:]
@@ -23,11 +29,30 @@ def point_at_zero(rng, C, scale, **settings):
 
 
 def system(point, x):
-    """(I + Sᵀ A A* S / α) x."""
+    """(I + Sᵀ A W A* S) x."""
     design, loss = point.problem.design, point.loss
-    return x + loss.adjoint(design.matvec(design.rmatvec(loss.multiply(x)))) / point.problem.alpha
+    pull = zip(design.rmatvec(loss.multiply(x)), point.layers, strict=True)
+    return x + loss.adjoint(design.matvec([layer.curvature_solver()(matrix) for matrix, layer in pull]))
 
 
+@pytest.mark.parametrize(("outputs", "C"), [("shared", 1), ("shared", 3), ("network", 2), ("network", 3)])
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weights"])
+def test_inverse_of_a_small_system(rng, outputs, C, fit_intercept, weights):
+    y = np.eye(max(C, 2))[np.arange(20) % max(C, 2)][:, -C:]
+    operator = random_operator(rng, 20, [(3, 5), (4, 2)], outputs, C)
+    settings = {"sample_weight": weights, "fit_intercept": fit_intercept}
+    problem = StructuredRegression(operator, y, "kl", 0.3, 10.0, "multinomial", **settings)
+    coefs = [0.3 * rng.standard_normal(shape) for shape in operator.coef_shapes]
+    point = PrimalPoint(problem, problem.spectral, coefs)
+    preconditioner = Preconditioner(problem)
+    assert preconditioner.exact
+    preconditioner.update(point)
+    x = rng.standard_normal((20, C))
+    np.testing.assert_allclose(preconditioner.apply(system(point, x)), x, atol=1e-8)
+
+
+@pytest.mark.usefixtures("by_class")
 @pytest.mark.parametrize("C", [1, 2, 3, 6])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 10.0])
 @pytest.mark.parametrize("fit_intercept", [False, True])
@@ -40,6 +65,7 @@ def test_inverse_of_the_system_without_stretches(rng, C, scale, fit_intercept, w
     np.testing.assert_allclose(preconditioner.apply(system(point, x)), x, atol=1e-8)
 
 
+@pytest.mark.usefixtures("by_class")
 @pytest.mark.parametrize("C", [1, 3])
 def test_single_precision_is_close(rng, C):
     point = point_at_zero(rng, C, 3.0, fit_intercept=True)
@@ -51,6 +77,7 @@ def test_single_precision_is_close(rng, C):
     np.testing.assert_allclose(found, x, atol=1e-3)
 
 
+@pytest.mark.usefixtures("by_class")
 def test_it_is_symmetric_and_positive(rng):
     point = point_at_zero(rng, 3, 3.0, fit_intercept=True)
     preconditioner = Preconditioner(point.problem)
@@ -71,6 +98,7 @@ def certain(rng):
     return StructuredRegression(operator, labels, "power", 1e-3, 10.0, "multinomial", fit_intercept=True)
 
 
+@pytest.mark.usefixtures("by_class")
 def test_certain_classes_take_few_products(certain, monkeypatch):
     products = []
     spend = Preconditioner.spend_product
@@ -91,6 +119,18 @@ def test_certain_classes_take_few_products(certain, monkeypatch):
     assert fresh <= 0.3 * len(products)
 
 
+def test_outputs_of_a_network_have_kernels_of_their_own(rng):
+    operator = random_operator(rng, 12, [(3, 5), (4, 2)], "network", 3)
+    problem = StructuredRegression(operator, np.eye(3)[np.arange(12) % 3], "kl", 0.3, 10.0, "multinomial")
+    coefs = [rng.standard_normal(shape) for shape in operator.coef_shapes]
+    point = PrimalPoint(problem, problem.spectral, coefs)
+    left, right = zip(*(layer.transforms for layer in point.layers), strict=True)
+    whole = operator.transformed(left, right).gram().reshape(12, 3, 12, 3)
+    for c, kernel in enumerate(_kernels.output_kernels(problem.design, point)):
+        np.testing.assert_allclose(kernel, whole[:, c, :, c], atol=1e-12)
+
+
+@pytest.mark.usefixtures("by_class")
 def test_it_is_for_several_classes_that_are_worth_it(rng, monkeypatch):
     def renewed(C, **settings):
         point = point_at_zero(rng, C, 1.0, **settings)

@@ -27,20 +27,20 @@ class ClasswiseFactor:
 
     Parameters
     ----------
-    factor_of : callable
-        Factor of ``α I + diag(v) K diag(v)``, for v of shape (n,).
+    factors : iterable of CholeskyFactor
+        Of ``α I + diag(s) K diag(s)``, s of one class after the other.
     alpha : float
-    roots, scales : ndarray of shape (n, C)
-        √p, of unit norm for every sample, and s.
+    roots : ndarray of shape (n, C)
+        √p, of unit norm for every sample.
     """
 
-    def __init__(self, factor_of, alpha, roots, scales):
-        n, C = scales.shape
+    def __init__(self, factors, alpha, roots):
+        n, C = roots.shape
         self._alpha, self._roots = alpha, np.ascontiguousarray(roots.T)
-        self._inverses = np.empty((C, n, n), dtype=scales.dtype)
-        coupling, part = np.zeros((n, n), dtype=scales.dtype), np.empty((n, n), dtype=scales.dtype)
-        for inverse, root, scale in zip(self._inverses, self._roots, scales.T, strict=True):
-            inverse[:] = factor_of(scale).inverse()
+        self._inverses = np.empty((C, n, n), dtype=roots.dtype)
+        coupling, part = np.zeros((n, n), dtype=roots.dtype), np.empty((n, n), dtype=roots.dtype)
+        for inverse, root, factor in zip(self._inverses, self._roots, factors, strict=True):
+            inverse[:] = factor.inverse()
             np.multiply(inverse, root, out=part)
             part *= root[:, None]
             coupling += part

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils import gen_batches
 
 from .._memory import physical_memory
-from ..operators import LayerFactors
+from ..operators import LayerFactors, TangentOperator
 from ._pairs import product
 
 #: Largest number of samples for which n × n kernels are formed, and the largest share of the memory that they may take.
@@ -123,6 +123,14 @@ def stretched(design, point):
                 yield LayerFactors(layer.h @ stretch, layer.delta)
 
     return design.mapped(change, keep_rows=True)
+
+
+def output_kernels(design, point):
+    """Kernel of the stretched features of one output of the network after the other; without what changes rows."""
+    features = stretched(design, point).layers
+    for c in range(design.n_outputs):
+        layers = [LayerFactors(layer.h, layer.delta[:, c : c + 1]) for layer in features]
+        yield TangentOperator(layers).with_precision(design.dtype).mean_gram()
 
 
 def _stretch(size, spectrum):

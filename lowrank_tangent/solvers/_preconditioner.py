@@ -10,13 +10,14 @@ where it saves more than it costs.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 
 from .._cholesky import CholeskyFactor
 from ._classes import ClasswiseFactor, ConstrainedFactor
-from ._kernels import kernel_fits, stretched
+from ._kernels import kernel_fits, output_kernels, stretched
 from ._nystrom import NystromFactor
 from ._pairs import MOST_DIRECTIONS, pair_kernels
 from ._products import SystemProducts, skinny_cost, stretch_cost
@@ -58,12 +59,7 @@ class Preconditioner:
         self.problem = problem
         n, C = design.n_samples, design.n_outputs
         exact_cost = _exact_cost(design)
-        self.may_be_exact = (
-            not design.is_streamed
-            and problem.loss.is_quadratic
-            and n * C <= _EXACT_UNKNOWNS
-            and exact_cost <= _EXACT_OPERATIONS
-        )
+        self.may_be_exact = not design.is_streamed and n * C <= _EXACT_UNKNOWNS and exact_cost <= _EXACT_OPERATIONS
         self.exact = self.may_be_exact and exact_cost <= _CHEAP_OPERATIONS
         self.products = SystemProducts(problem, single=not self.exact)
         width = sum(p + layer.n_outputs * q for layer in design.layers for p, q in [layer.shape])
@@ -145,6 +141,8 @@ class Preconditioner:
         directions = () if point.problem.loss.is_quadratic else point.loss.intercept_directions
         if len(directions):
             directions = directions.astype(self.products.design.dtype)
+            if self.exact:
+                directions = directions.reshape(len(directions), -1)
             self._factor = ConstrainedFactor(self._factor, self.problem.alpha, directions)
 
     def _exact(self, point):
@@ -154,13 +152,17 @@ class Preconditioner:
         return _shifted_factor(lambda: self._curved_kernel(point), self.problem.alpha)
 
     def _classwise(self, point):
-        kernel, dtype = self.products.kernels.mean(point), self.products.design.dtype
+        design, loss = self.products.design, point.loss
+        if design.outputs == "shared":
+            kernels = itertools.repeat(self.products.kernels.mean(point), design.n_outputs)
+        else:
+            kernels = output_kernels(design, point)
 
-        def factor_of(scale):
+        def scaled(kernel, scale):
             return _shifted_factor(lambda: scale[:, None] * kernel * scale, self.problem.alpha)
 
-        roots, scales = point.loss.roots.astype(dtype), point.loss.scales.astype(dtype)
-        return ClasswiseFactor(factor_of, self.problem.alpha, roots, scales)
+        factors = map(scaled, kernels, loss.scales.T.astype(design.dtype))
+        return ClasswiseFactor(factors, self.problem.alpha, loss.roots.astype(design.dtype))
 
     def _curved_kernel(self, point):
         """Mean kernel with the Γ term of one output and the curvature of the loss."""
@@ -224,7 +226,7 @@ def _shifted_factor(make_kernel, alpha):
 
 
 def _system_kernel(point):
-    """α A W A*, n·C × n·C: the kernel of the stretched features plus the Γ term."""
+    """α Sᵀ A W A* S, n·C × n·C: the kernel of the stretched features plus the Γ term, curved by the loss."""
     design = point.problem.design
     left, right = zip(*(spectrum.transforms for spectrum in point.layers), strict=True)
     kernel = design.transformed(left, right).gram()
@@ -232,6 +234,10 @@ def _system_kernel(point):
         if spectrum.values.any():
             pairs = _pair_features(design, layer, spectrum)
             kernel += pairs @ pairs.T
+    if not point.problem.loss.is_quadratic:
+        blocks = point.loss.blocks.transpose(0, 2, 1)
+        for _ in range(2):  # one side, then the other of a symmetric matrix
+            kernel = (blocks @ kernel.reshape(*blocks.shape[:2], -1)).reshape(kernel.shape).T
     return kernel
 
 
