@@ -146,3 +146,18 @@ def test_it_is_for_several_classes_that_are_worth_it(rng, monkeypatch):
     monkeypatch.setattr(_preconditioner, "_CLASSWISE_PRODUCTS", 0)
     assert not isinstance(renewed(3), ClasswiseFactor)
     assert not isinstance(renewed(3, fit_intercept=True)._factor, ClasswiseFactor)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "adaptivity", "fit_intercept", "seed"),
+    [("shared", 0.1, True, 0), ("shared", 0.1, False, 1), ("network", 1e3, False, 0)],
+)
+def test_a_step_that_fails_is_tried_with_a_fresh_preconditioner(outputs, adaptivity, fit_intercept, seed):
+    """An alpha of 1e-7 and labels that nearly every sample can be given: the system changes a lot from step to step."""
+    rng = np.random.default_rng(seed)
+    operator = random_operator(rng, 40, [(4, 5), (3, 2)], outputs, 2)
+    labels = rng.integers(0, 2, 40)
+    labels[:2] = 0, 1
+    settings = {"loss": "multinomial", "fit_intercept": fit_intercept}
+    problem = StructuredRegression(operator, np.eye(2)[labels], "power", 1e-7, adaptivity, **settings)
+    assert solve(problem, "newton").converged

@@ -163,8 +163,8 @@ def test_a_preconditioner_is_renewed_for_its_age_alone(rng):
     preconditioner = _preconditioner.Preconditioner(problem)
     point = _point.PrimalPoint(problem, problem.spectral, [rng.standard_normal((5, 80))])
     renewed = []
-    renew = preconditioner._renew
-    preconditioner._renew = lambda point: renewed.append(point) or renew(point)
+    renew = preconditioner.renew
+    preconditioner.renew = lambda point: renewed.append(point) or renew(point)
     needed = int(np.ceil(preconditioner.renewal_cost / preconditioner.product_cost))
     for steps in (7, 7, 7, 7 + needed, 0):
         preconditioner.update(point)

@@ -44,6 +44,7 @@ class ClasswiseFactor:
             np.multiply(inverse, root, out=part)
             part *= root[:, None]
             coupling += part
+        coupling.flat[:: n + 1] *= 1.0 + n * np.finfo(coupling.dtype).eps  # positive definite in spite of rounding
         self._coupling = CholeskyFactor(coupling)
 
     def solve(self, rhs):

@@ -197,7 +197,11 @@ class LayerSpectrum(Spectrum):
 
     def curvature_solver(self, dtype=np.float64):
         """W as a function of a matrix, in some precision: the change of B along a change of G."""
-        return _Derivative(self, self.stretch**2 / self.alpha, self.differences / self.alpha, self.rotated, dtype)
+        with np.errstate(over="ignore"):
+            weights, differences = self.stretch**2 / self.alpha, self.differences / self.alpha
+        if not (np.isfinite(weights).all() and np.isfinite(differences).all()):
+            raise FloatingPointError("inverse curvatures of the penalty overflow")
+        return _Derivative(self, weights, differences, self.rotated, dtype)
 
     def newton_change(self, matrix):
         """``dB = W (X − G)`` of a matrix X, and ⟨dB, X − G⟩."""

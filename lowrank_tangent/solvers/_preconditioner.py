@@ -52,6 +52,8 @@ class Preconditioner:
     ----------
     products : SystemProducts
         The products with the system that it is the preconditioner of.
+    is_fresh : bool
+        Whether it was made at the latest point.
     """
 
     def __init__(self, problem):
@@ -64,11 +66,11 @@ class Preconditioner:
         self.products = SystemProducts(problem, single=not self.exact)
         width = sum(p + layer.n_outputs * q for layer in design.layers for p, q in [layer.shape])
         if self.exact:
-            self._renew, self.renewal_cost, solve_cost = self._exact, exact_cost, skinny_cost(n * C, 1)
+            self._factor_at, self.renewal_cost, solve_cost = self._exact, exact_cost, skinny_cost(n * C, 1)
         elif kernel_fits(design):
             sides = sum(min(shape) for shape in design.coef_shapes)
             self._has_pairs = C == 1 and all(layer.n_positions == 1 for layer in design.layers)
-            self._renew, solve_cost = self._kernel, skinny_cost(n, C)
+            self._factor_at, solve_cost = self._kernel, skinny_cost(n, C)
             self.renewal_cost = stretch_cost(n, sides) + n**2 * (n / 3 + _CHOLESKY_ENTRY)
             if self._has_pairs:
                 strong = sum(min(*shape, MOST_DIRECTIONS) for shape in design.coef_shapes)
@@ -76,12 +78,12 @@ class Preconditioner:
             if C > 1 and not problem.loss.is_quadratic and kernel_fits(design, others=C + 1):
                 classwise_cost = stretch_cost(n, sides) + C * n**2 * (n + _CHOLESKY_ENTRY)
                 if classwise_cost <= _CLASSWISE_PRODUCTS * (self.products.cost + solve_cost):
-                    self._renew, self.renewal_cost = self._classwise, classwise_cost
+                    self._factor_at, self.renewal_cost = self._classwise, classwise_cost
                     solve_cost = (2 * C + 1) * skinny_cost(n, 1)
         else:
             m = _affordable_landmarks(n, width, self.products.cost)
             self._landmarks = np.sort(np.random.default_rng(0).choice(n, m, replace=False))
-            self._renew, self.renewal_cost, solve_cost = self._nystrom, n * m * (2 * width + 3 * m), 4 * n * m * C
+            self._factor_at, self.renewal_cost, solve_cost = self._nystrom, n * m * (2 * width + 3 * m), 4 * n * m * C
         self.renewal_cost += _CALL_OVERHEAD
         self.product_cost = self.products.cost + solve_cost + _CALL_OVERHEAD
         self._forget()
@@ -98,26 +100,34 @@ class Preconditioner:
             self._fresh_steps = self._steps
         self._lost_steps += max(self._steps - self._fresh_steps, 0)
         self._steps = 0
+        self.is_fresh = False
         if self._lost_steps * self.product_cost >= self.renewal_cost:
-            self._forget()
-            try:
-                self._renew_at(point)
-            except np.linalg.LinAlgError:  # α is lost in the rounding of single precision
-                self.widen(point)
+            self.renew(point)
+
+    def renew(self, point):
+        """Renew at this point, whatever the age; in double precision where α is lost in the rounding of single."""
+        self._forget()
+        self.is_fresh = True
+        try:
+            self._factor = self._constrained_at(point)
+        except np.linalg.LinAlgError:
+            if not self.products.is_single:
+                raise
+            self.products.widen()
+            self._factor = self._constrained_at(point)
 
     def widen(self, point):
         """Go on in double precision, from this point."""
         self.products.widen()
-        self._forget()
-        self._renew_at(point)
+        self.renew(point)
 
     def sharpen(self, point):
         """Make the best of this point: double precision, then the system itself. Whether there was a better way."""
         if self.products.is_single:
             self.widen(point)
         elif self.may_be_exact and not self.exact:
-            self.exact, self._renew = True, self._exact
-            self._renew_at(point)
+            self.exact, self._factor_at = True, self._exact
+            self.renew(point)
         else:
             return False
         return True
@@ -135,15 +145,15 @@ class Preconditioner:
         rhs = residual.reshape(-1) if self.exact else residual
         return self.problem.alpha * self._factor.solve(rhs).reshape(residual.shape)
 
-    def _renew_at(self, point):
-        self._factor = self._renew(point)
-        # What least squares takes out for an intercept is missing from the rows already.
+    def _constrained_at(self, point):
+        """Factor of the system without what a loss takes out for an intercept, which least squares has in the rows."""
+        factor = self._factor_at(point)
         directions = () if point.problem.loss.is_quadratic else point.loss.intercept_directions
-        if len(directions):
-            directions = directions.astype(self.products.design.dtype)
-            if self.exact:
-                directions = directions.reshape(len(directions), -1)
-            self._factor = ConstrainedFactor(self._factor, self.problem.alpha, directions)
+        if not len(directions):
+            return factor
+        if self.exact:
+            directions = directions.reshape(len(directions), -1)
+        return ConstrainedFactor(factor, self.problem.alpha, directions.astype(self.products.design.dtype))
 
     def _exact(self, point):
         return _shifted_factor(lambda: _system_kernel(point), self.problem.alpha)

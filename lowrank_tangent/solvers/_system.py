@@ -118,7 +118,10 @@ def solve_system(point, dual, pull, preconditioner, gap_target, penalty):
             preconditioner.widen(point)
             system = NewtonSystem(point, system.dual, system.unknown, design.rmatvec(system.dual), design)
         elif stalled or steps >= _MAX_INNER:
-            return system, False
+            if preconditioner.is_fresh:
+                return system, False
+            preconditioner.renew(point)
+            steps = 0
 
 
 def _conjugate_gradients(system, preconditioner, gap_target, penalty):
