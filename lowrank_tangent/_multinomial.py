@@ -203,6 +203,13 @@ class _MultinomialAt:
         """Mean over outputs of the diagonal of S Sᵀ without an intercept, w p (1 − p); shape (n,)."""
         return np.mean(self.scales**2 * (1.0 - self.roots**2), axis=1)
 
+    def conjugate_curvature(self, changes):
+        """Hessian of the conjugate at r times changes of r, of shape (…, n, C), which sum to 0 over all classes."""
+        masses = self._weights[:, None] * self._softmax.probabilities
+        inverse = np.divide(1.0, masses, out=np.zeros_like(masses), where=masses > 0.0)
+        columns, absent = inverse[:, -self._n_columns :], inverse[:, : -self._n_columns]
+        return (columns + absent.sum(axis=1, keepdims=True)) * changes
+
     def multiply(self, values):
         """S times values of shape (n, C), with the Hessian S Sᵀ."""
         return self._multiply(self._centre(values))

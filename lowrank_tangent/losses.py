@@ -124,6 +124,10 @@ class _SquaredAt:
         """Mean over outputs of the diagonal of S Sᵀ, shape (n,) or a number."""
         return 1.0
 
+    def conjugate_curvature(self, changes):
+        """Hessian of the conjugate at r times changes of r, of shape (…, n, C): the identity."""
+        return changes
+
     def multiply(self, values):
         """S times values of shape (n, C), with the Hessian S Sᵀ: the identity."""
         return values

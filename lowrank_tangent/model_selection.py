@@ -26,7 +26,8 @@ class TangentPath:
     results : list of lists
         ``results[i][j]``: what was kept of the solution for ``adaptivities[i]`` and ``alphas[j]``.
     objective, error, n_iter, seconds : ndarray of shape (n_adaptivities, n_alphas)
-        Objective, error of the certificate (duality gap, or stationarity without one), iterations and seconds.
+        Objective, error of the certificate (duality gap, or stationarity without one), iterations (0 where the last
+        solutions had it) and seconds.
     """
 
     alphas: np.ndarray
@@ -43,8 +44,9 @@ def tangent_path(problem, alphas, adaptivities, tol=1e-6, keep=None, verbose=0):
 
     Everything that does not depend on alpha and adaptivity is done once: reduction to the span of the factors, weights
     and centring; with ``adaptivity=0`` an eigendecomposition of the kernel. For each other adaptivity alpha decreases,
-    from where the last solutions point, and begins with the solution for the last adaptivity whose alpha / √adaptivity
-    is the same, about; the preconditioner is kept as long as it serves.
+    from the best that the span of the last solutions has (often good enough, certified like every other), and begins
+    with the solutions for the last adaptivity whose alpha / √adaptivity is about the same; the preconditioner is kept
+    as long as it serves.
 
     Parameters
     ----------

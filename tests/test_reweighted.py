@@ -147,7 +147,7 @@ def test_curvature_is_the_derivative_of_the_gradient(rng, penalty, shape):
     np.testing.assert_allclose(layer.gradient, gradient(coef), rtol=1e-9, atol=1e-12)
     step = 1e-5
     expected = (gradient(coef + step * direction) - gradient(coef - step * direction)) / (2 * step)
-    found = layer.apply_curvature(direction)
+    found = layer.curvature(direction)
     np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
     if penalty.is_convex:
         np.testing.assert_allclose(layer.curvature_solver()(found), direction, atol=2e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable
@@ -17,9 +18,10 @@ from ..problem import StructuredRegression
 from ._extrapolation import Extrapolation
 from ._preconditioner import Preconditioner
 from ._solution import Iteration, Monitor, Solution
+from ._span import KnownSolution, SolutionSpan
 from .bilinear import interpolate_bilinear, solve_bilinear
 from .interpolation import by_multipliers
-from .newton import solve_newton
+from .newton import continue_path, solve_newton
 from .proximal import solve_proximal
 from .reference import solve_cvxpy
 from .reweighted import random_start, solve_reweighted
@@ -70,6 +72,8 @@ SOLVERS = {
 
 #: Share of the memory that the kernel of the closed form may take before `auto` iterates instead.
 _KERNEL_SHARE = 0.1
+#: Number of solutions for one adaptivity that the next one begins with.
+_PASSED_ON = 3
 
 
 def solve(
@@ -162,7 +166,8 @@ def solve(
     solutions = []
     for start in starts:
         monitor = Monitor(tol, verbose, callback)
-        solutions.append(_solve_from(start, reduced, run, max_iter, monitor))
+        with _in_double_precision(reduced):
+            solutions.append(_solve_from(start, reduced, run, max_iter, monitor))
         if monitor.is_stopped:
             break
     best = min(solutions, key=lambda solution: (max(solution.constraint_residual, tol), solution.objective))
@@ -182,28 +187,28 @@ def solve_path(problem, alphas, adaptivities, tol, visit):
         Called with (problem, solution) for each.
     """
     reduced, expand, _ = problem.reduced()
-    solvers, first = {}, None
+    solvers, passed_on = {}, []
     for adaptivity, following in zip(adaptivities, [*adaptivities[1:], None], strict=True):
         row = reduced.with_strength(1.0, adaptivity)
         method = _choose(row)
         if method not in solvers:
             run, max_iter = _capable(method, row)
+            starts = Extrapolation
             if run is solve_newton:
-                run = functools.partial(run, preconditioner=Preconditioner(reduced))
+                run, starts = functools.partial(continue_path, preconditioner=Preconditioner(reduced)), SolutionSpan
             elif run is solve_ridge and not row.loss.is_constraint:
                 reduced = reduced.diagonalised()
-            solvers[method] = run, max_iter
-        run, max_iter = solvers[method]
+            solvers[method] = run, max_iter, starts
+        run, max_iter, starts = solvers[method]
         handover = _handover(alphas, adaptivity, following)
-        # Without convexity an extrapolated point may lead to another minimum than the last solution does.
-        known = Extrapolation() if row.spectral.is_convex else Extrapolation(max_degree=0)
+        known, passed_on = starts(passed_on), []
         for alpha in alphas:
             point = reduced.with_strength(alpha, adaptivity)
-            start = known.at(alpha) or first
-            solution = _solve_from(start, point, run, max_iter, Monitor(tol))
-            known.add(alpha, solution.coefs, solution.dual)
-            if alpha == handover:
-                first = solution.coefs, solution.dual
+            with _in_double_precision(point):
+                solution = _solve_from(known.at(point, tol), point, run, max_iter, Monitor(tol))
+            latest = KnownSolution(point, solution)
+            known.add(latest)
+            passed_on = sorted([latest, *passed_on], key=lambda one: abs(math.log(one.alpha / handover)))[:_PASSED_ON]
             visit(
                 problem.with_strength(alpha, adaptivity),
                 replace(solution, coefs=expand(solution.coefs), method=method),
@@ -220,6 +225,20 @@ def _handover(alphas, adaptivity, following):
     return min(alphas, key=lambda alpha: abs(math.log(alpha / alphas[0]) - 0.5 * math.log(adaptivity / following)))
 
 
+@contextlib.contextmanager
+def _in_double_precision(problem):
+    """An error that says what to do, for numbers that leave double precision."""
+    try:
+        yield
+    except (np.linalg.LinAlgError, FloatingPointError) as error:
+        adaptivity = max(layer.adaptivity for layer in problem.spectral)
+        raise FloatingPointError(
+            f"the numbers of this problem leave double precision ({error}): y reaches {np.abs(problem.y).max():.1e}, "
+            f"alpha={problem.alpha:.1e}, adaptivity={adaptivity:.1e}. Divide y by its standard deviation; alpha and "
+            "adaptivity then need not be extreme."
+        ) from error
+
+
 def _solve_from(start, problem, run, max_iter, monitor):
     """One run of a solver, certified anew from the definition: the figures are those of the point that it returns."""
     try:
@@ -231,13 +250,6 @@ def _solve_from(start, problem, run, max_iter, monitor):
             certificate = problem.certificate(coefs, dual, prediction)
         if math.isnan(certificate.error):
             raise FloatingPointError("their certificate is not a number")
-    except (np.linalg.LinAlgError, FloatingPointError) as error:
-        adaptivity = max(layer.adaptivity for layer in problem.spectral)
-        raise FloatingPointError(
-            f"the numbers of this problem leave double precision ({error}): y reaches {np.abs(problem.y).max():.1e}, "
-            f"alpha={problem.alpha:.1e}, adaptivity={adaptivity:.1e}. Divide y by its standard deviation; alpha and "
-            "adaptivity then need not be extreme."
-        ) from error
     finally:
         monitor.close()
     return Solution(

@@ -1,4 +1,4 @@
-"""Where a path goes on: the last solutions, extrapolated by a polynomial in log alpha.
+"""Where a path of another solver than Newton's method goes on: the last solutions, extrapolated in log alpha.
 
 Solutions are smooth functions of log alpha: an eigenvalue λ of a kernel takes part as λ/(λ + α). Coefficients and dual
 points are extrapolated alike, without a product with the operator.
@@ -15,46 +15,47 @@ _MAX_DEGREE = 2
 
 
 class Extrapolation:
-    """The last solutions of a path, and where they point.
+    """The last solutions of a path, and where a polynomial through them points.
 
     The degree is the one that would have predicted the last solution best, or one more where that was the highest that
-    could be tried.
+    could be tried. Without convexity it is 0: an extrapolated point may lead to another minimum than the last solution.
 
     Parameters
     ----------
-    max_degree : int, default=2
-        0 goes on from the last solution.
+    known : list of KnownSolution
+        For another adaptivity, the first of which is to begin with.
     """
 
-    def __init__(self, max_degree=_MAX_DEGREE):
-        self._max_degree, self._degree = max_degree, 0
-        self._points = []
+    def __init__(self, known=()):
+        self._first = (known[0].coefs, known[0].dual) if known else None
+        self._degree, self._points = 0, []
 
-    def add(self, alpha, coefs, dual):
-        """Remember the solution for an alpha."""
-        self._points = [point for point in self._points if point[0] != alpha]
+    def add(self, known):
+        """Remember a solution."""
+        self._points = [point for point in self._points if point.alpha != known.alpha]
         if self._points:
-            errors = [np.linalg.norm(self._dual_at(alpha, degree) - dual) for degree in range(len(self._points))]
+            errors = [np.linalg.norm(self._dual_at(known.alpha, d) - known.dual) for d in range(len(self._points))]
             best = int(np.argmin(errors))
-            self._degree = min(best + (best == len(errors) - 1), self._max_degree)
-        self._points = [*self._points, (alpha, coefs, dual)][-self._max_degree - 1 :]
+            self._degree = min(best + (best == len(errors) - 1), _MAX_DEGREE)
+        self._points = [*self._points, known][-_MAX_DEGREE - 1 :]
 
-    def at(self, alpha):
-        """Coefficients and dual point to begin with for an alpha; None before the first solution."""
+    def at(self, problem, tol):
+        """Coefficients and dual point to begin with for a problem, whatever `tol`; None before the first solution."""
         if not self._points:
-            return None
-        weights, points = self._polynomial(alpha, self._degree)
-        layers = zip(*(coefs for _, coefs, _ in points), strict=True)
-        return [_combined(weights, layer) for layer in layers], self._dual_at(alpha, self._degree)
+            return self._first
+        degree = self._degree if problem.spectral.is_convex else 0
+        weights, points = self._polynomial(problem.alpha, degree)
+        layers = zip(*(point.coefs for point in points), strict=True)
+        return [_combined(weights, layer) for layer in layers], self._dual_at(problem.alpha, degree)
 
     def _dual_at(self, alpha, degree):
         weights, points = self._polynomial(alpha, degree)
-        return _combined(weights, [dual for _, _, dual in points])
+        return _combined(weights, [point.dual for point in points])
 
     def _polynomial(self, alpha, degree):
         """Weights of Lagrange's polynomial through the last solutions, and these."""
         points = self._points[-degree - 1 :]
-        logs, x = [math.log(known) for known, _, _ in points], math.log(alpha)
+        logs, x = [math.log(point.alpha) for point in points], math.log(alpha)
         weights = [math.prod((x - b) / (a - b) for j, b in enumerate(logs) if j != i) for i, a in enumerate(logs)]
         return weights, points
 

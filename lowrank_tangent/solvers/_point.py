@@ -97,6 +97,11 @@ class PrimalPoint:
         """Penalty for the adaptivity of this point."""
         return self.penalty_for(self.spectral)
 
+    @property
+    def objective(self):
+        """Primal objective for the adaptivity of this point."""
+        return self.loss.value + self.penalty
+
     def penalty_for(self, spectral):
         """Penalty for some adaptivity."""
         return 0.5 * self.problem.alpha * spectral.effective([layer.values for layer in self.layers])
@@ -107,11 +112,21 @@ class PrimalPoint:
 
     def apply_curvature(self, matrices):
         """H times one matrix a layer."""
-        return [layer.apply_curvature(matrix) for layer, matrix in zip(self.layers, matrices, strict=True)]
+        return [layer.curvature(matrix) for layer, matrix in zip(self.layers, matrices, strict=True)]
 
     def solve_majoriser(self, matrices):
         """Inverse D⁻¹ of the majoriser's Hessian times one matrix a layer."""
         return [layer.solve_majoriser(matrix) for layer, matrix in zip(self.layers, matrices, strict=True)]
+
+    def curvature_products(self, directions):
+        """Inner products ⟨E, H E'⟩ of some directions of B, of one matrix a layer each."""
+        layers = zip(self.layers, zip(*directions, strict=True), strict=True)
+        return sum(layer.curvature.inner_products(matrices) for layer, matrices in layers)
+
+    def inverse_curvature_products(self, directions):
+        """Inner products ⟨E, W E'⟩ of some directions of G, of one matrix a layer each."""
+        layers = zip(self.layers, zip(*directions, strict=True), strict=True)
+        return sum(layer.curvature_solver().inner_products(matrices) for layer, matrices in layers)
 
     def newton_change(self, pull):
         """``dB = W (X − G)`` of one matrix X a layer, and ⟨dB, X − G⟩; in the precision of A."""
@@ -190,10 +205,11 @@ class LayerSpectrum(Spectrum):
         slope = -self.spectral.stretch_growth(self.stretch) / self.stretch**4
         return divided_differences(self.values**2, self.stretch**-2, slope)
 
-    def apply_curvature(self, matrix):
-        """H times a matrix: the change of G along a change of B."""
+    @property
+    def curvature(self):
+        """H as a function of a matrix: the change of G along a change of B."""
         weights, differences = self.alpha / self.stretch**2, self.alpha * self.flattening
-        return _Derivative(self, weights, differences, self.rotated_coef, self.dtype)(matrix)
+        return _Derivative(self, weights, differences, self.rotated_coef, self.dtype)
 
     def curvature_solver(self, dtype=np.float64):
         """W as a function of a matrix, in some precision: the change of B along a change of G."""
@@ -264,6 +280,14 @@ class _Derivative:
         change = (self._differences * (mixed + mixed.T)) @ self._x
         change += self._weights[:, None] * matrix
         return change
+
+    def inner_products(self, matrices):
+        """Inner products of some matrices with the derivatives along them."""
+        rotated = np.stack([self.rotate(matrix) for matrix in matrices])
+        mixed = rotated @ self._x.T
+        mixed = mixed + mixed.transpose(0, 2, 1)
+        parts = (rotated, self._weights[:, None] * rotated), (mixed, 0.5 * self._differences * mixed)
+        return sum(left.reshape(len(matrices), -1) @ right.reshape(len(matrices), -1).T for left, right in parts)
 
     def rotate_back(self, matrix):
         """E of Uᵀ E."""

@@ -70,22 +70,33 @@ def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
     -------
     coefs, dual, message
     """
-    final = problem.spectral
     preconditioner = Preconditioner(problem) if preconditioner is None else preconditioner.of(problem)
-    draft = problem
     if warm_start is not None:
         coefs, dual = warm_start
-    else:
-        draft = _draft_of(problem, preconditioner)
-        ridge_tol = max(_RIDGE_TOL, _RIDGE_MARGIN * monitor.tol)
-        coefs, dual, solved = _ridge(draft, preconditioner, ridge_tol)
-        if not solved:
-            draft = problem
-            coefs, dual, _ = _ridge(problem, preconditioner, ridge_tol)
-    point, pull = PrimalPoint(draft, final, coefs), draft.design.rmatvec(dual)
+        point = PrimalPoint(problem, problem.spectral, coefs)
+        return _iterate(point, dual, problem.design.rmatvec(dual), problem, monitor, max_iter, preconditioner)
+    draft = _draft_of(problem, preconditioner)
+    ridge_tol = max(_RIDGE_TOL, _RIDGE_MARGIN * monitor.tol)
+    coefs, dual, solved = _ridge(draft, preconditioner, ridge_tol)
+    if not solved:
+        draft = problem
+        coefs, dual, _ = _ridge(problem, preconditioner, ridge_tol)
+    point = PrimalPoint(draft, problem.spectral, coefs)
+    point = point.with_penalty(problem.spectral.relaxed(max(layer.values.max() for layer in point.layers)))
+    return _iterate(point, dual, draft.design.rmatvec(dual), problem, monitor, max_iter, preconditioner)
+
+
+def continue_path(problem, monitor, max_iter, start, preconditioner):
+    """Newton's method from the `Start` that a path points to; from scratch without one."""
+    if start is None:
+        return solve_newton(problem, monitor, max_iter, None, preconditioner)
+    return _iterate(*start, problem, monitor, max_iter, preconditioner.of(problem))
+
+
+def _iterate(point, dual, pull, problem, monitor, max_iter, preconditioner):
+    """Newton's method from a primal point and a dual point, of this problem or of a draft of it."""
+    final = problem.spectral
     best = _BestPair(point, dual, pull)
-    if warm_start is None:
-        point = point.with_penalty(final.relaxed(max(layer.values.max() for layer in point.layers)))
     solved = True
     for iteration in range(max_iter + 1):
         if point.problem is not problem and (not solved or best.is_too_fine(monitor.tol)):
@@ -203,7 +214,7 @@ def _is_lost(point, step, solved):
     """Whether even at B = 0 Newton's equation is left with an error that dwarfs the objective."""
     if solved or any(layer.values.any() for layer in point.layers):
         return False
-    return step.error * _EPS > point.objective_for(point.spectral)
+    return step.error * _EPS > point.objective
 
 
 def _line_search(point, step, solved):

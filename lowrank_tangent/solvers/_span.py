@@ -1,0 +1,183 @@
+"""Where a path of Newton's method goes on: the best points in the span of its last solutions.
+
+Solutions for neighbouring alphas and adaptivities nearly lie in a space of a few dimensions. In the span of the known
+coefficients B_k, and of the known dual points r_k,
+
+    B = Σ β_k B_k minimises the primal, by Newton's method in β,
+    r = Σ ρ_k r_k minimises ½ ⟨r − r_B, L*'' (r − r_B)⟩ + ½ ⟨A* r − G, W (A* r − G)⟩,
+
+the second-order approximation of the dual at B: r_B and L*'' are minus the gradient of the loss at A B and the Hessian
+of its conjugate, G and W the gradient of the penalty and the inverse of its Hessian. As A B_k and A* r_k are known, no
+product with A is needed. Both objectives are off by the square of what the span misses, and the gap often is below the
+tolerance before Newton's method has begun. A solution that was found so leaves the span as it is. This is the method
+of reduced bases (Quarteroni, Manzoni & Negri 2016, Reduced Basis Methods for Partial Differential Equations), with the
+basis chosen on the way.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ._point import PrimalPoint
+
+#: Number of solutions that span the space.
+_SIZE = 6
+#: Newton's method in the span ends where the square of what a step gains, relative to the objective, is below this
+#: share of the gap that is asked for: the next step would gain as much.
+_MARGIN = 0.1
+_MAX_STEPS, _MAX_HALVINGS = 8, 20
+#: Directions with less than this share of the curvature of the span are rounding.
+_RANK = 1e-13
+
+
+class Start(NamedTuple):
+    """Where Newton's method begins: a primal point, a dual point r and A* r."""
+
+    point: PrimalPoint
+    dual: np.ndarray
+    pull: list
+
+
+class SolutionSpan:
+    """The last solutions of a path, and the best that their span has for another alpha or adaptivity.
+
+    Parameters
+    ----------
+    known : list of KnownSolution
+        To begin with, the last one first.
+    """
+
+    def __init__(self, known=()):
+        self._known = list(known)
+        #: Alpha of the last two solutions and their weights β, the last one first.
+        self._latest = []
+
+    def add(self, known):
+        """Remember a solution, if it is not one that the span had."""
+        if known.is_new or not self._known:
+            self._latest = [(alpha, np.append(0.0, weights)) for alpha, weights in self._latest]
+            if len(self._known) == _SIZE:
+                self._known.pop()
+                self._latest.clear()
+            self._known.insert(0, known)
+            self._weights = np.eye(len(self._known))[0]
+        self._latest = [(known.alpha, self._weights), *self._latest[:1]]
+
+    def at(self, problem, tol):
+        """Where to begin; None before the first solution.
+
+        Parameters
+        ----------
+        problem : StructuredRegression
+            With a smooth convex penalty and a loss that has a Hessian.
+        tol : float
+            Relative gap that is asked for.
+
+        Returns
+        -------
+        Start or None
+        """
+        if not self._known:
+            return None
+        self._weights = self._extrapolated(problem.alpha)
+        point = PrimalPoint(
+            problem,
+            problem.spectral,
+            self._coefs(self._weights),
+            _combined(self._weights, [known.prediction for known in self._known]),
+        )
+        for _ in range(_MAX_STEPS):
+            gain, moved = self._moved(point)
+            if moved is None:
+                break
+            point = moved
+            if gain**2 <= _MARGIN * tol:
+                break
+        return self._with_dual(point)
+
+    def _extrapolated(self, alpha):
+        """Weights that the last two solutions point to, along a line in log alpha."""
+        if not self._latest:
+            return np.eye(len(self._known))[0]
+        last, weights = self._latest[0]
+        before, others = self._latest[-1]
+        share = math.log(alpha / last) / math.log(last / before) if last != before else 0.0
+        return weights + share * (weights - others)
+
+    def _coefs(self, weights):
+        return [_combined(weights, matrices) for matrices in zip(*(known.coefs for known in self._known), strict=True)]
+
+    def _moved(self, point):
+        """What Newton's step in β gains, relative to the objective, and where it leads, halved where it is too long."""
+        predictions = [known.prediction for known in self._known]
+        directions = [known.coefs for known in self._known]
+        images = [point.loss.adjoint(prediction).ravel() for prediction in predictions]
+        gradient = [layer.gradient for layer in point.layers]
+        slopes = np.array([_inner(direction, gradient) for direction in directions])
+        slopes -= [np.vdot(prediction, point.residual) for prediction in predictions]
+        weights = -_solve(point.curvature_products(directions) + np.inner(images, images), slopes)
+        change, prediction = self._coefs(weights), _combined(weights, predictions)
+        for length in 0.5 ** np.arange(_MAX_HALVINGS):
+            moved = point.moved(length, change, prediction)
+            if moved.objective < point.objective:
+                self._weights = self._weights + length * weights
+                return -(slopes @ weights) / point.objective, moved
+        return 0.0, None
+
+    def _with_dual(self, point):
+        """The point, and of the known pairs (r, A* r) the combination that is nearest to (r_B, G)."""
+        duals = np.array([*(known.dual for known in self._known), point.residual])
+        images = point.loss.conjugate_curvature(duals)
+        pulls = [known.pull for known in self._known]
+        products = point.inverse_curvature_products([*pulls, [layer.gradient for layer in point.layers]])
+        products += np.inner(duals.reshape(len(duals), -1), images.reshape(len(duals), -1))
+        weights = _solve(products[:-1, :-1], products[:-1, -1])
+        pull = [_combined(weights, matrices) for matrices in zip(*pulls, strict=True)]
+        return Start(point, _combined(weights, duals[:-1]), pull)
+
+
+class KnownSolution:
+    """A solution of a problem, and its products with A.
+
+    Attributes
+    ----------
+    alpha : float
+    coefs, dual
+    is_new : bool
+        Whether it took iterations to find it.
+    prediction : ndarray of shape (n, C)
+        A B.
+    """
+
+    def __init__(self, problem, solution):
+        self._design = problem.design
+        self.alpha, self.coefs, self.dual = problem.alpha, solution.coefs, solution.dual
+        self.is_new = solution.n_iter > 0
+        self.prediction = self._design.to_rows(solution.prediction)
+
+    @functools.cached_property
+    def pull(self):
+        """A* r."""
+        return self._design.rmatvec(self.dual)
+
+
+def _solve(matrix, rhs):
+    """Solution for a matrix that is positive definite but for rounding, whatever the sizes of the unknowns."""
+    squares = np.diagonal(matrix)
+    sizes = np.sqrt(np.where(squares > 0.0, squares, 1.0))
+    values, basis = np.linalg.eigh(matrix / np.multiply.outer(sizes, sizes))
+    inside = values > _RANK * values[-1]
+    basis = basis[:, inside]
+    return basis @ (basis.T @ (rhs / sizes) / values[inside]) / sizes
+
+
+def _inner(left, right):
+    return sum(np.vdot(a, b) for a, b in zip(left, right, strict=True))
+
+
+def _combined(weights, arrays):
+    return sum(weight * array for weight, array in zip(weights, arrays, strict=True))
