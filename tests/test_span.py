@@ -10,9 +10,8 @@ from conftest import flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.model_selection import tangent_path
 from lowrank_tangent.penalties import KLPenalty, PowerPenalty
-from lowrank_tangent.solvers import _span
 from lowrank_tangent.solvers._point import PrimalPoint
-from lowrank_tangent.solvers._span import KnownSolution, SolutionSpan
+from lowrank_tangent.solvers._span import KnownSolution, SolutionSpan, span_size
 
 CASES = [("squared", "shared"), ("squared", "network"), ("multinomial", "shared"), ("multinomial", "network")]
 
@@ -137,16 +136,22 @@ def known_stub(alpha, is_new=True):
 
 
 def test_only_what_is_new_widens_the_span():
-    span = SolutionSpan()
+    span = SolutionSpan(size=4)
     span.add(known_stub(1.0, is_new=False))  # the first one, whatever it took
     for alpha in (0.5, 0.4):
         span.add(known_stub(alpha))
     span.add(known_stub(0.3, is_new=False))
     assert [known.alpha for known in span._known] == [0.4, 0.5, 1.0]
-    for number in range(_span._SIZE):
-        span.add(known_stub(0.2 / (1 + number)))
-    assert len(span._known) == _span._SIZE
-    assert max(known.alpha for known in span._known) == 0.2
+    for alpha in (0.2, 0.15, 0.1, 0.05):
+        span.add(known_stub(alpha))
+    assert [known.alpha for known in span._known] == [0.05, 0.1, 0.15, 0.2]
+
+
+def test_a_span_costs_no_more_than_a_step(rng):
+    narrow, wide = random_operator(rng, 200, [(4, 30)]), random_operator(rng, 200, [(150, 160)])
+    assert span_size(narrow) == 6
+    assert span_size(wide) == 3
+    assert 3 < span_size(random_operator(rng, 200, [(40, 150)])) < 6
 
 
 def test_weights_are_extrapolated_along_a_line_in_log_alpha():

@@ -18,7 +18,7 @@ from ..problem import StructuredRegression
 from ._extrapolation import Extrapolation
 from ._preconditioner import Preconditioner
 from ._solution import Iteration, Monitor, Solution
-from ._span import KnownSolution, SolutionSpan
+from ._span import KnownSolution, SolutionSpan, span_size
 from .bilinear import interpolate_bilinear, solve_bilinear
 from .interpolation import by_multipliers
 from .newton import continue_path, solve_newton
@@ -195,7 +195,8 @@ def solve_path(problem, alphas, adaptivities, tol, visit):
             run, max_iter = _capable(method, row)
             starts = Extrapolation
             if run is solve_newton:
-                run, starts = functools.partial(continue_path, preconditioner=Preconditioner(reduced)), SolutionSpan
+                run = functools.partial(continue_path, preconditioner=Preconditioner(reduced))
+                starts = functools.partial(SolutionSpan, size=span_size(reduced.design))
             elif run is solve_ridge and not row.loss.is_constraint:
                 reduced = reduced.diagonalised()
             solvers[method] = run, max_iter, starts

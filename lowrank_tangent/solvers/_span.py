@@ -23,15 +23,27 @@ from typing import NamedTuple
 import numpy as np
 
 from ._point import PrimalPoint
+from ._products import skinny_cost, stretch_cost
 
-#: Number of solutions that span the space.
-_SIZE = 6
+#: Most and fewest solutions that span the space, and what one of them costs in products of the size of B Bᵀ.
+_MOST, _FEWEST = 6, 3
+_PRODUCTS = 10
+#: What a step of Newton's method costs beside the kernel, in products with it.
+_STEP_PRODUCTS = 10
 #: Newton's method in the span ends where the square of what a step gains, relative to the objective, is below this
 #: share of the gap that is asked for: the next step would gain as much.
 _MARGIN = 0.1
 _MAX_STEPS, _MAX_HALVINGS = 8, 20
 #: Directions with less than this share of the curvature of the span are rounding.
 _RANK = 1e-13
+
+
+def span_size(design):
+    """How many solutions span the space: as many as cost a step of Newton's method."""
+    n, C = design.n_samples, design.n_outputs
+    step = stretch_cost(n, sum(min(shape) for shape in design.coef_shapes)) + _STEP_PRODUCTS * skinny_cost(n, C)
+    one = _PRODUCTS * sum(2.0 * min(shape) ** 2 * max(shape) for shape in design.coef_shapes)
+    return min(max(int(step / one), _FEWEST), _MOST)
 
 
 class Start(NamedTuple):
@@ -49,10 +61,12 @@ class SolutionSpan:
     ----------
     known : list of KnownSolution
         To begin with, the last one first.
+    size : int, default=6
+        Number of solutions that span the space.
     """
 
-    def __init__(self, known=()):
-        self._known = list(known)
+    def __init__(self, known=(), size=_MOST):
+        self._known, self._size = list(known), size
         #: Alpha of the last two solutions and their weights β, the last one first.
         self._latest = []
 
@@ -60,7 +74,7 @@ class SolutionSpan:
         """Remember a solution, if it is not one that the span had."""
         if known.is_new or not self._known:
             self._latest = [(alpha, np.append(0.0, weights)) for alpha, weights in self._latest]
-            if len(self._known) == _SIZE:
+            if len(self._known) == self._size:
                 self._known.pop()
                 self._latest.clear()
             self._known.insert(0, known)
