@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from conftest import low_rank_target, random_operator
-from lowrank_tangent import StructuredRegression, solve
+from lowrank_tangent import StructuredRegression, solve, solvers
 from lowrank_tangent.model_selection import tangent_path
 from lowrank_tangent.penalties import NuclearPenalty, PowerPenalty
 from lowrank_tangent.solvers._extrapolation import Extrapolation
+from lowrank_tangent.solvers._span import SolutionSpan
 
 ALPHAS, ADAPTIVITIES = [1e-3, 1.0, 1e-2, 1e-1], [10.0, 0.0, 1000.0]
 
@@ -74,6 +75,22 @@ def test_an_adaptivity_begins_where_alpha_by_its_root_is_the_same(problem):
     assert iterations[4] == min(iterations) < iterations[0]  # a tenth of the first alpha
     # From this solution and its neighbours no more than from any of them.
     assert path.n_iter[2, 0] <= iterations[4]
+
+
+def test_the_solutions_nearest_to_that_alpha_are_passed_on(problem, monkeypatch):
+    begun = []
+
+    class Recorded(SolutionSpan):
+        def __init__(self, known, **settings):
+            begun.append([one.alpha for one in known])
+            super().__init__(known, **settings)
+
+    monkeypatch.setattr(solvers, "SolutionSpan", Recorded)
+    tangent_path(problem, np.logspace(1, -2, 13), [1.0, 100.0, 1e4])
+    assert begun[0] == []
+    for alphas in begun[1:]:
+        assert alphas[0] == pytest.approx(1.0)  # a tenth of the first
+        np.testing.assert_allclose(sorted(alphas), 10.0 ** np.array([-0.25, 0.0, 0.25]))
 
 
 def test_an_alpha_twice_is_solved_twice(problem):

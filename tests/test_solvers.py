@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from conftest import dense_matrix, flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.operators import LayerFactors, TangentOperator
-from lowrank_tangent.penalties import PowerPenalty, divided_differences
+from lowrank_tangent.penalties import PowerPenalty, ScaledPenalty, divided_differences
 from lowrank_tangent.problem import Certificate
 from lowrank_tangent.solvers import _kernels, _point, _preconditioner
 
@@ -354,6 +354,21 @@ def test_an_alpha_that_leaves_double_precision_is_said_to(rng, penalty, loss, al
     expected = rf"y reaches 1.0e\+00, alpha={alpha:.1e}".replace("e+2", r"e\+2")
     with np.errstate(over="ignore", invalid="ignore"), pytest.raises(FloatingPointError, match=expected):
         solve(problem)
+
+
+def test_little_that_was_found_is_not_lost(rng):
+    """Rounding hides every step with this alpha, but not the coefficients from which Newton's method begins."""
+    operator = random_operator(rng, 30, [(5, 8)], "network", 2)
+    y = operator.matvec([rng.standard_normal((5, 8))])
+    solution = solve(StructuredRegression(operator, y, "power", 1e-40))
+    assert not solution.converged
+    assert solution.objective <= 1e-15 * np.sum(y**2)
+
+
+def test_curvatures_that_overflow_are_an_error():
+    layer = _point.LayerSpectrum(np.eye(3), ScaledPenalty(PowerPenalty(2), 1e300), 1.0)
+    with pytest.raises(FloatingPointError, match="inverse curvatures of the penalty overflow"):
+        _ = layer.differences
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,8 @@ def test_the_best_of_the_span_is_found(rng, loss, outputs):
     problem = make_problem(rng, loss, outputs)
     known = [known_of(problem, alpha) for alpha in (0.3, 1.0, 2.0)]
     wanted = problem.reduced()[0].with_strength(0.1, 10.0)
-    found = SolutionSpan(known).at(wanted, 1e-8)
+    searched = SolutionSpan(known)
+    found = searched.at(wanted, 1e-8)
 
     def objective(weights):
         coefs = [sum(w * part for w, part in zip(weights, parts, strict=True)) for parts in zip(*coefs_of, strict=True)]
@@ -49,6 +50,7 @@ def test_the_best_of_the_span_is_found(rng, loss, outputs):
     span = np.stack([flat(one.coefs) for one in known])
     weights = np.linalg.lstsq(span.T, flat(found.point.coefs), rcond=None)[0]
     np.testing.assert_allclose(weights @ span, flat(found.point.coefs), atol=1e-9)
+    np.testing.assert_allclose(searched._weights @ span, flat(found.point.coefs), atol=1e-9)
     # The dual point: nothing in the span changes the second-order approximation of the dual to first order.
     point, change = found.point, found.dual - found.point.residual
     gradient = [layer.gradient for layer in point.layers]
