@@ -10,8 +10,9 @@ from conftest import flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.model_selection import tangent_path
 from lowrank_tangent.penalties import KLPenalty, PowerPenalty
+from lowrank_tangent.solvers._known import KnownSolution
 from lowrank_tangent.solvers._point import PrimalPoint
-from lowrank_tangent.solvers._span import KnownSolution, SolutionSpan, span_size
+from lowrank_tangent.solvers._span import SolutionSpan, span_size
 
 CASES = [("squared", "shared"), ("squared", "network"), ("multinomial", "shared"), ("multinomial", "network")]
 
@@ -183,6 +184,13 @@ def test_points_without_a_step_are_solutions(rng, loss, n_outputs):
             exact = solve(problem.with_strength(alpha, adaptivity), tol=1e-9)
             assert found.objective == pytest.approx(exact.objective, rel=1.1e-5)
             assert found.objective >= exact.objective * (1 - 1e-9)
+
+
+def test_alphas_whose_ratio_overflows(rng):
+    problem = StructuredRegression(random_operator(rng, 10, [(3, 4)]), rng.standard_normal(10))
+    path = tangent_path(problem, [1e200, 1e190, 1e-150], [0.5, 1.0], tol=1e-3)
+    assert path.error[:, :2].max() <= 1e-3
+    assert np.isfinite(path.objective).all()
 
 
 def test_a_path_of_nothing(rng):

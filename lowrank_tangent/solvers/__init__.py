@@ -16,9 +16,10 @@ from .._checks import check_number
 from .._memory import physical_memory
 from ..problem import StructuredRegression
 from ._extrapolation import Extrapolation
+from ._known import KnownSolution
 from ._preconditioner import Preconditioner
 from ._solution import Iteration, Monitor, Solution
-from ._span import KnownSolution, SolutionSpan, span_size
+from ._span import SolutionSpan, span_size
 from .bilinear import interpolate_bilinear, solve_bilinear
 from .interpolation import by_multipliers
 from .newton import continue_path, solve_newton
@@ -209,7 +210,7 @@ def solve_path(problem, alphas, adaptivities, tol, visit):
                 solution = _solve_from(known.at(point, tol), point, run, max_iter, Monitor(tol))
             latest = KnownSolution(point, solution)
             known.add(latest)
-            passed_on = sorted([latest, *passed_on], key=lambda one: abs(math.log(one.alpha / handover)))[:_PASSED_ON]
+            passed_on = sorted([latest, *passed_on], key=lambda one: abs(_log_ratio(one.alpha, handover)))[:_PASSED_ON]
             visit(
                 problem.with_strength(alpha, adaptivity),
                 replace(solution, coefs=expand(solution.coefs), method=method),
@@ -223,7 +224,12 @@ def _handover(alphas, adaptivity, following):
     """
     if not adaptivity or not following:
         return alphas[0]
-    return min(alphas, key=lambda alpha: abs(math.log(alpha / alphas[0]) - 0.5 * math.log(adaptivity / following)))
+    return min(alphas, key=lambda alpha: abs(_log_ratio(alpha, alphas[0]) - 0.5 * _log_ratio(adaptivity, following)))
+
+
+def _log_ratio(a, b):
+    """log(a / b), even where a / b overflows."""
+    return math.log(a) - math.log(b)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ import math
 
 import numpy as np
 
+from ._known import combined, combined_layers
+
 #: Highest degree of the polynomial. Each more doubles what errors of the solutions grow by.
 _MAX_DEGREE = 2
 
@@ -45,12 +47,11 @@ class Extrapolation:
             return self._first
         degree = self._degree if problem.spectral.is_convex else 0
         weights, points = self._polynomial(problem.alpha, degree)
-        layers = zip(*(point.coefs for point in points), strict=True)
-        return [_combined(weights, layer) for layer in layers], self._dual_at(problem.alpha, degree)
+        return combined_layers(weights, [point.coefs for point in points]), self._dual_at(problem.alpha, degree)
 
     def _dual_at(self, alpha, degree):
         weights, points = self._polynomial(alpha, degree)
-        return _combined(weights, [point.dual for point in points])
+        return combined(weights, [point.dual for point in points])
 
     def _polynomial(self, alpha, degree):
         """Weights of Lagrange's polynomial through the last solutions, and these."""
@@ -58,7 +59,3 @@ class Extrapolation:
         logs, x = [math.log(point.alpha) for point in points], math.log(alpha)
         weights = [math.prod((x - b) / (a - b) for j, b in enumerate(logs) if j != i) for i, a in enumerate(logs)]
         return weights, points
-
-
-def _combined(weights, arrays):
-    return sum(weight * array for weight, array in zip(weights, arrays, strict=True))

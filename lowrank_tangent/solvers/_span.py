@@ -16,12 +16,12 @@ basis chosen on the way.
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import NamedTuple
 
 import numpy as np
 
+from ._known import combined, combined_layers
 from ._point import PrimalPoint
 from ._products import skinny_cost, stretch_cost
 
@@ -67,19 +67,21 @@ class SolutionSpan:
 
     def __init__(self, known=(), size=_MOST):
         self._known, self._size = list(known), size
-        #: Alpha of the last two solutions and their weights β, the last one first.
+        #: Logarithms of alpha of the last two solutions and their weights β, the last one first.
         self._latest = []
+        #: β of what was found last.
+        self._weights = None
 
     def add(self, known):
         """Remember a solution, if it is not one that the span had."""
         if known.is_new or not self._known:
-            self._latest = [(alpha, np.append(0.0, weights)) for alpha, weights in self._latest]
+            self._latest = [(log, np.append(0.0, weights)) for log, weights in self._latest]
             if len(self._known) == self._size:
                 self._known.pop()
                 self._latest.clear()
             self._known.insert(0, known)
             self._weights = np.eye(len(self._known))[0]
-        self._latest = [(known.alpha, self._weights), *self._latest[:1]]
+        self._latest = [(math.log(known.alpha), self._weights), *self._latest[:1]]
 
     def at(self, problem, tol):
         """Where to begin; None before the first solution.
@@ -101,8 +103,8 @@ class SolutionSpan:
         point = PrimalPoint(
             problem,
             problem.spectral,
-            self._coefs(self._weights),
-            _combined(self._weights, [known.prediction for known in self._known]),
+            combined_layers(self._weights, [known.coefs for known in self._known]),
+            combined(self._weights, [known.prediction for known in self._known]),
         )
         for _ in range(_MAX_STEPS):
             gain, moved = self._moved(point)
@@ -119,11 +121,8 @@ class SolutionSpan:
             return np.eye(len(self._known))[0]
         last, weights = self._latest[0]
         before, others = self._latest[-1]
-        share = math.log(alpha / last) / math.log(last / before) if last != before else 0.0
+        share = (math.log(alpha) - last) / (last - before) if last != before else 0.0
         return weights + share * (weights - others)
-
-    def _coefs(self, weights):
-        return [_combined(weights, matrices) for matrices in zip(*(known.coefs for known in self._known), strict=True)]
 
     def _moved(self, point):
         """What Newton's step in β gains, relative to the objective, and where it leads, halved where it is too long."""
@@ -134,7 +133,7 @@ class SolutionSpan:
         slopes = np.array([_inner(direction, gradient) for direction in directions])
         slopes -= [np.vdot(prediction, point.residual) for prediction in predictions]
         weights = -_solve(point.curvature_products(directions) + np.inner(images, images), slopes)
-        change, prediction = self._coefs(weights), _combined(weights, predictions)
+        change, prediction = combined_layers(weights, directions), combined(weights, predictions)
         for length in 0.5 ** np.arange(_MAX_HALVINGS):
             moved = point.moved(length, change, prediction)
             if moved.objective < point.objective:
@@ -150,33 +149,7 @@ class SolutionSpan:
         products = point.inverse_curvature_products([*pulls, [layer.gradient for layer in point.layers]])
         products += np.inner(duals.reshape(len(duals), -1), images.reshape(len(duals), -1))
         weights = _solve(products[:-1, :-1], products[:-1, -1])
-        pull = [_combined(weights, matrices) for matrices in zip(*pulls, strict=True)]
-        return Start(point, _combined(weights, duals[:-1]), pull)
-
-
-class KnownSolution:
-    """A solution of a problem, and its products with A.
-
-    Attributes
-    ----------
-    alpha : float
-    coefs, dual
-    is_new : bool
-        Whether it took iterations to find it.
-    prediction : ndarray of shape (n, C)
-        A B.
-    """
-
-    def __init__(self, problem, solution):
-        self._design = problem.design
-        self.alpha, self.coefs, self.dual = problem.alpha, solution.coefs, solution.dual
-        self.is_new = solution.n_iter > 0
-        self.prediction = self._design.to_rows(solution.prediction)
-
-    @functools.cached_property
-    def pull(self):
-        """A* r."""
-        return self._design.rmatvec(self.dual)
+        return Start(point, combined(weights, duals[:-1]), combined_layers(weights, pulls))
 
 
 def _solve(matrix, rhs):
@@ -191,7 +164,3 @@ def _solve(matrix, rhs):
 
 def _inner(left, right):
     return sum(np.vdot(a, b) for a, b in zip(left, right, strict=True))
-
-
-def _combined(weights, arrays):
-    return sum(weight * array for weight, array in zip(weights, arrays, strict=True))
