@@ -332,6 +332,11 @@ def test_divided_differences_never_turn_negative(rng):
     quotients = divided_differences(points, np.array([1.0, 1e8, 1e16]), np.array([1.0, 1e20, 1e40]))
     np.testing.assert_allclose(quotients, np.array([[1.0, 1e10, 1e20], [1e10, 1e20, 1e30], [1e20, 1e30, 1e40]]))
     np.testing.assert_array_equal(divided_differences(points, -points * 1e30, -np.ones(3)), -1.0)
+    # Rounding beyond that, as of points that are quotients of huge numbers, may even reverse their order.
+    reversed_points = np.array([1.0, 1.0 - 1e-12])
+    for sign in (1.0, -1.0):
+        quotients = divided_differences(reversed_points, sign * np.array([1.0, 4.0]), sign * np.array([4.0, 9.0]))
+        np.testing.assert_allclose(quotients, sign * np.array([[4.0, 6.0], [6.0, 9.0]]))
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,9 @@ _LARGEST_Y = 700.0
 #: Stretches that differ less than this (relatively) take the mean slope as their difference quotient: the
 #: quotient would lose more digits to cancellation than the mean slope lacks.
 _TIE = 1e-5
-#: Points that differ less than this (relatively) have a difference that is rounding. Where the stretch of one is a
-#: multiple of that of the other all the same, near the end of a conjugate's domain, the quotient is between the slopes,
-#: which are far apart: their geometric mean is of its order.
+#: Points that differ less than this (relatively) have a difference that is rounding, and so have points in the wrong
+#: order. Where the stretch of one is a multiple of that of the other all the same, near the end of a conjugate's domain,
+#: the quotient is between the slopes, which are far apart: their geometric mean is of its order.
 _LOST = 1e-13
 
 
@@ -274,9 +274,10 @@ def divided_differences(points, values, slopes):
         for j in range(i):
             rise = values[i] - values[j]
             run = points[i] - points[j]
+            falls = (rise < 0.0) != (run < 0.0)
             if abs(rise) <= _TIE * max(abs(values[i]), abs(values[j])):
                 quotient = 0.5 * (slopes[i] + slopes[j])
-            elif abs(run) <= _LOST * max(abs(points[i]), abs(points[j])):
+            elif abs(run) <= _LOST * max(abs(points[i]), abs(points[j])) or falls != (slopes[i] < 0.0):
                 quotient = math.copysign(math.sqrt(abs(slopes[i])) * math.sqrt(abs(slopes[j])), slopes[i])
             else:
                 quotient = rise / run
