@@ -24,16 +24,12 @@ import copy
 import numpy as np
 
 from ..problem import Certificate
-from ._point import PenaltyLine, PrimalPoint, gram_singular_values
+from ._line_search import line_search
+from ._point import PrimalPoint, gram_singular_values
 from ._preconditioner import Preconditioner
 from ._samples import SampledDesign, by_entries
 from ._system import solve_system
 
-#: Armijo's constant: the share of the linear gain that a step has to realise.
-_ARMIJO = 1e-4
-#: A step length will do where the slope has fallen to this share, or where it is known to this relative accuracy.
-_FLAT = 0.05
-_SHORTEST_INTERVAL = 1e-3
 #: Continuation in the adaptivity starts where √μ is the largest singular value of the ridge solution, and lets √μ
 #: fall by this factor a stage: far into the tail of the penalty its curvature says nothing about the way.
 _STAGE_FACTOR = 8.0
@@ -110,12 +106,12 @@ def _iterate(point, dual, pull, problem, monitor, max_iter, preconditioner):
             message = f"max_iter={max_iter} reached"
             break
         step, solved = _newton_step(point, dual, pull, preconditioner, monitor.tol * best.objective)
-        moved = _line_search(point, step, solved)
+        moved = _move_along(step, solved)
         if moved is not None:
             best.offer_primal(moved)
             point = moved
         elif point.problem is problem and not preconditioner.sharpen(point):
-            if _is_lost(point, step, solved):
+            if _is_lost(step, solved):
                 raise FloatingPointError("rounding errors of Newton's equation dwarf the objective")
             if point.spectral is final:
                 message = "the objective cannot be improved in floating-point arithmetic"
@@ -158,7 +154,7 @@ def _ridge(problem, preconditioner, tol):
     system, solved = solve_system(zero, nothing, None, preconditioner, 0.5 * tol * zero.loss.value, 0.0)
     if problem.loss.is_quadratic:
         return zero.moved(1.0, system.change, system.prediction).coefs, system.dual, solved
-    moved = _line_search(zero, system, solved) or zero
+    moved = _move_along(system, solved) or zero
     return moved.coefs, moved.residual, solved
 
 
@@ -210,36 +206,15 @@ def _newton_step(point, dual, pull, preconditioner, wanted_gap):
     return solve_system(point, dual, pull, preconditioner, target, point.penalty)
 
 
-def _is_lost(point, step, solved):
+def _is_lost(step, solved):
     """Whether even at B = 0 Newton's equation is left with an error that dwarfs the objective."""
-    if solved or any(layer.values.any() for layer in point.layers):
+    if solved or any(layer.values.any() for layer in step.point.layers):
         return False
-    return step.error * _EPS > point.objective
+    return step.error * _EPS > step.point.objective
 
 
-def _line_search(point, step, solved):
-    """The point near the minimum of the objective along dB, not beyond the full step; None if rounding hides it.
-
-    Trial points cost an eigenvalue decomposition but no product with A or B, so a good length is cheaper than another
-    Newton step. Decreases are summed from differences: where the loss dwarfs the penalty, that of two objectives
-    would be rounding.
-    """
-    if _is_lost(point, step, solved):
+def _move_along(step, solved):
+    """The point that a Newton step leads to, None if there is none."""
+    if _is_lost(step, solved):
         return None
-    line, linear = PenaltyLine(point, step.change), np.vdot(point.residual, step.prediction)
-    low, high, length = 0.0, 1.0, 1.0
-    best = None
-    while high - low > _SHORTEST_INTERVAL * high:
-        penalty, slope = line.at(length)
-        loss = point.problem.loss.at(point.problem.target, point.prediction + length * step.prediction)
-        terms = (-length * linear, point.loss.divergence(loss), penalty, -point.penalty)
-        slope -= np.vdot(loss.residual, step.prediction)
-        if sum(terms) <= -_ARMIJO * length * step.descent:
-            best = length
-            if abs(slope) <= _FLAT * abs(step.descent) or (length == 1.0 and slope < 0.0):
-                break
-        elif length * step.descent <= 8 * _EPS * max(abs(term) for term in terms):
-            break
-        low, high = (low, length) if slope > 0.0 else (length, high)
-        length = 0.5 * (low + high)
-    return None if best is None else point.moved(best, step.change, step.prediction)
+    return line_search(step.point, step.change, step.prediction, step.descent)
