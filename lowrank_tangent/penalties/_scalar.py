@@ -32,8 +32,8 @@ _LARGEST_Y = 700.0
 #: quotient would lose more digits to cancellation than the mean slope lacks.
 _TIE = 1e-5
 #: Points that differ less than this (relatively) have a difference that is rounding, and so have points in the wrong
-#: order. Where the stretch of one is a multiple of that of the other all the same, near the end of a conjugate's domain,
-#: the quotient is between the slopes, which are far apart: their geometric mean is of its order.
+#: order. Where the stretch of one is a multiple of that of the other all the same, near the end of a conjugate's
+#: domain, the quotient is between the slopes, which are far apart: their geometric mean is of its order.
 _LOST = 1e-13
 
 
