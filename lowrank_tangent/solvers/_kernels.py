@@ -93,7 +93,7 @@ class StretchedKernels:
         rows, others = (delta, h) if spectrum.transposed else (h, delta)
         if index not in self._unstretched:
             self._unstretched[index] = others @ others.T
-        rows = rows @ _stretch(rows.shape[1], spectrum).astype(rows.dtype)
+        rows = rows @ stretch_root(rows.shape[1], spectrum).astype(rows.dtype)
         return rows, np.ascontiguousarray(rows.T), self._unstretched[index]
 
     def _array(self, name):
@@ -111,7 +111,7 @@ def _row_blocks(kernel):
 def stretched(design, point):
     """The operator with the smaller side of every layer stretched (and rotated), the same for all outputs."""
     stretches = [
-        _stretch(layer.shape[spectrum.transposed], spectrum).astype(design.dtype)
+        stretch_root(layer.shape[spectrum.transposed], spectrum).astype(design.dtype)
         for layer, spectrum in zip(design.layers, point.layers, strict=True)
     ]
 
@@ -133,7 +133,7 @@ def output_kernels(design, point):
         yield TangentOperator(layers).with_precision(design.dtype).mean_gram()
 
 
-def _stretch(size, spectrum):
+def stretch_root(size, spectrum):
     """A root of Z, of that many rows; for stacked outputs of the mean of its diagonal blocks, which is that of each."""
     blocks = spectrum.basis.reshape(-1, size, spectrum.basis.shape[1]) * spectrum.stretch
     if len(blocks) == 1:

@@ -14,8 +14,8 @@ _SHORTEST_INTERVAL = 1e-3
 _EPS = np.finfo(float).eps
 
 
-def line_search(point, change, prediction, descent):
-    """The point near the minimum of the objective along dB, not beyond the full step; None if rounding hides it.
+def step_length(point, change, prediction, descent):
+    """A length t ≤ 1 near the minimum of the objective at B + t dB; None if rounding hides it.
 
     Trial points cost an eigenvalue decomposition but no product with A or B, so a good length is cheaper than another
     direction. Decreases are summed from differences: where the loss dwarfs the penalty, that of two objectives would be
@@ -47,4 +47,4 @@ def line_search(point, change, prediction, descent):
             break
         low, high = (low, length) if slope > 0.0 else (length, high)
         length = 0.5 * (low + high)
-    return None if best is None else point.moved(best, change, prediction)
+    return best

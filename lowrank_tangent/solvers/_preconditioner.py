@@ -31,6 +31,10 @@ _CHEAP_OPERATIONS = 2e8
 #: whatever the number of them; and that factorising takes beyond its n³/3.
 _PAIR_DIRECTION, _PAIR_STRONG, _PAIR_ENTRY = 4, 12, 300
 _CHOLESKY_ENTRY = 700
+#: What the calls of a descent take for every layer, in operations; and about how many products it saves where there is
+#: no Γ term in the preconditioner. Where there is one, it saves the cost of that.
+_DESCENT_CALLS = 1.5e9
+_DESCENT_PRODUCTS = 100
 #: Products that a preconditioner class by class saves before it has to be renewed, about.
 _CLASSWISE_PRODUCTS = 250
 #: Landmarks for samples whose whole kernel is not formed: as many as cost as much as so many products, no fewer than
@@ -54,6 +58,11 @@ class Preconditioner:
         The products with the system that it is the preconditioner of.
     is_fresh : bool
         Whether it was made at the latest point.
+    is_metric : bool
+        Whether without the Γ term it is the inverse of one matrix for all outputs, as `_descent.py` needs it, and to
+        begin with that pays.
+    metric_cost, descent_cost : float
+        Operations of such a one, and of a step of that descent; only of a metric.
     """
 
     def __init__(self, problem):
@@ -63,6 +72,7 @@ class Preconditioner:
         exact_cost = _exact_cost(design)
         self.may_be_exact = not design.is_streamed and n * C <= _EXACT_UNKNOWNS and exact_cost <= _EXACT_OPERATIONS
         self.exact = self.may_be_exact and exact_cost <= _CHEAP_OPERATIONS
+        self.is_metric = self._has_pairs = False
         self.products = SystemProducts(problem, single=not self.exact)
         width = sum(p + layer.n_outputs * q for layer in design.layers for p, q in [layer.shape])
         if self.exact:
@@ -71,10 +81,15 @@ class Preconditioner:
             sides = sum(min(shape) for shape in design.coef_shapes)
             self._has_pairs = C == 1 and all(layer.n_positions == 1 for layer in design.layers)
             self._factor_at, solve_cost = self._kernel, skinny_cost(n, C)
-            self.renewal_cost = stretch_cost(n, sides) + n**2 * (n / 3 + _CHOLESKY_ENTRY)
+            self.renewal_cost = self.metric_cost = stretch_cost(n, sides) + n**2 * (n / 3 + _CHOLESKY_ENTRY)
+            self.descent_cost = self.products.factor_cost + solve_cost + _CALL_OVERHEAD
             if self._has_pairs:
                 strong = sum(min(*shape, MOST_DIRECTIONS) for shape in design.coef_shapes)
                 self.renewal_cost += n**2 * (_PAIR_DIRECTION * sides + _PAIR_STRONG * strong + _PAIR_ENTRY)
+            if problem.loss.is_quadratic and (C == 1 or design.outputs == "shared"):
+                saved = _DESCENT_PRODUCTS * (self.products.cost + solve_cost + _CALL_OVERHEAD)
+                saved = self.renewal_cost - self.metric_cost if self._has_pairs else saved
+                self.is_metric = saved >= _DESCENT_CALLS * len(design.layers)
             if C > 1 and not problem.loss.is_quadratic and kernel_fits(design, others=C + 1):
                 classwise_cost = stretch_cost(n, sides) + C * n**2 * (n + _CHOLESKY_ENTRY)
                 if classwise_cost <= _CLASSWISE_PRODUCTS * (self.products.cost + solve_cost):
@@ -86,8 +101,7 @@ class Preconditioner:
             self._factor_at, self.renewal_cost, solve_cost = self._nystrom, n * m * (2 * width + 3 * m), 4 * n * m * C
         self.renewal_cost += _CALL_OVERHEAD
         self.product_cost = self.products.cost + solve_cost + _CALL_OVERHEAD
-        self._forget()
-        self._lost_steps = np.inf
+        self.expire()
 
     def of(self, problem):
         """The same for another alpha or adaptivity: what is known of the last one serves until it has to be renewed."""
@@ -104,10 +118,16 @@ class Preconditioner:
         if self._lost_steps * self.product_cost >= self.renewal_cost:
             self.renew(point)
 
-    def renew(self, point):
-        """Renew at this point, whatever the age; in double precision where α is lost in the rounding of single."""
+    def renew(self, point, pairs=True):
+        """Renew at this point, whatever the age; in double precision where α is lost in the rounding of single.
+
+        Without the Γ term unless with `pairs`.
+        """
         self._forget()
         self.is_fresh = True
+        self._with_pairs = self._has_pairs and pairs
+        if self._has_pairs and not pairs:
+            self._fresh_steps = 0  # a new one, with that term, would save all the steps of its system
         try:
             self._factor = self._constrained_at(point)
         except np.linalg.LinAlgError:
@@ -135,6 +155,11 @@ class Preconditioner:
     def spend_product(self):
         """Account for one product with the system."""
         self._steps += 1
+
+    def expire(self):
+        """Renew at the next point, whatever that costs."""
+        self._forget()
+        self._lost_steps = np.inf
 
     def _forget(self):
         """Begin to count again: steps of this system, of the first one, and those lost since."""
@@ -177,7 +202,7 @@ class Preconditioner:
     def _curved_kernel(self, point):
         """Mean kernel with the Γ term of one output and the curvature of the loss."""
         design = self.products.design
-        kernel = self.products.kernels.mean(point, pair_kernels(design, point) if self._has_pairs else ())
+        kernel = self.products.kernels.mean(point, pair_kernels(design, point) if self._with_pairs else ())
         if not point.problem.loss.is_quadratic:
             roots = _roots(point, design.dtype)
             kernel *= roots[:, None]

@@ -57,6 +57,8 @@ class SystemProducts:
         Of that operator.
     cost : float
         Floating-point operations of one product, in the time of which a large matrix product does as many.
+    factor_cost : float
+        The same if everything went by factors.
     """
 
     def __init__(self, problem, single):
@@ -70,6 +72,7 @@ class SystemProducts:
         sizes = [p * q for p, q in (layer.shape for layer in design.layers)]
         copies = _SMALL * (C if design.outputs == "shared" else 1)
         costs = [4 * n * copies * layer.n_positions * size for layer, size in zip(design.layers, sizes, strict=True)]
+        self.factor_cost = sum(costs)
         # By kernel there is still the Γ term, on the smaller side, and the kernel has to pay for itself.
         smaller = [min(shape) for shape in design.coef_shapes]
         pairs = [_SMALL * 4 * n * m**2 for m in smaller]

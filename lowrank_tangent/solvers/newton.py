@@ -15,6 +15,9 @@ W is in `_point.py`. Steps far from the solution are drafts in single precision.
 gap, the method goes on in double precision, and the certificate always does. With many outputs that share the stretch
 of wide layers, coefficients are written in the samples (`_samples.py`), and entry by entry where that is not exact
 enough.
+
+With the squared loss, and samples enough, the way to the neighbourhood of the solution is a descent by conjugate
+gradients on the objective itself (`_descent.py`); else it is a continuation in the adaptivity from the ridge solution.
 """
 
 from __future__ import annotations
@@ -23,8 +26,10 @@ import copy
 
 import numpy as np
 
+from ..operators import TangentOperator
 from ..problem import Certificate
-from ._line_search import line_search
+from ._descent import descend
+from ._line_search import step_length
 from ._point import PrimalPoint, gram_singular_values
 from ._preconditioner import Preconditioner
 from ._samples import SampledDesign, by_entries
@@ -71,15 +76,9 @@ def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
         coefs, dual = warm_start
         point = PrimalPoint(problem, problem.spectral, coefs)
         return _iterate(point, dual, problem.design.rmatvec(dual), problem, monitor, max_iter, preconditioner)
-    draft = _draft_of(problem, preconditioner)
-    ridge_tol = max(_RIDGE_TOL, _RIDGE_MARGIN * monitor.tol)
-    coefs, dual, solved = _ridge(draft, preconditioner, ridge_tol)
-    if not solved:
-        draft = problem
-        coefs, dual, _ = _ridge(problem, preconditioner, ridge_tol)
-    point = PrimalPoint(draft, problem.spectral, coefs)
-    point = point.with_penalty(problem.spectral.relaxed(max(layer.values.max() for layer in point.layers)))
-    return _iterate(point, dual, draft.design.rmatvec(dual), problem, monitor, max_iter, preconditioner)
+    point, dual = _start(problem, preconditioner, monitor.tol)
+    pull = point.problem.design.rmatvec(dual)
+    return _iterate(point, dual, pull, problem, monitor, max_iter, preconditioner)
 
 
 def continue_path(problem, monitor, max_iter, start, preconditioner):
@@ -125,10 +124,37 @@ def _iterate(point, dual, pull, problem, monitor, max_iter, preconditioner):
             dual = point.residual
             pull = point.problem.design.rmatvec(dual)
             best.offer_dual(dual, pull)
-        if point.spectral is not final and (moved is None or 0.5 * step.decrement <= _STAGE_DECREMENT * point.penalty):
+        is_near = 0.5 * step.decrement <= _STAGE_DECREMENT * point.penalty
+        if point.spectral is final:
+            # A start that is far off: the curvature there says little about the way.
+            if iteration == 0 and not is_near:
+                point = _relaxed(point)
+        elif moved is None or is_near:
             point = point.with_penalty(final.relaxed(point.spectral.root / _STAGE_FACTOR))
         solved = solved and moved is not None
     return by_entries(best.problem.design, best.coefs), best.dual, message
+
+
+def _start(problem, preconditioner, tol):
+    """Primal and dual point to start from, of the problem or of a draft of it: a descent's, or those of ridge."""
+    draft = _draft_of(problem, preconditioner)
+    if preconditioner.is_metric and isinstance(draft.design, TangentOperator):
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            start = descend(draft, preconditioner, tol)
+        if start is not None:
+            return start
+        preconditioner.expire()
+    ridge_tol = max(_RIDGE_TOL, _RIDGE_MARGIN * tol)
+    coefs, dual, solved = _ridge(draft, preconditioner, ridge_tol)
+    if not solved:
+        draft = problem
+        coefs, dual, _ = _ridge(problem, preconditioner, ridge_tol)
+    return _relaxed(PrimalPoint(draft, problem.spectral, coefs)), dual
+
+
+def _relaxed(point):
+    """The point at the first stage of a continuation in the adaptivity."""
+    return point.with_penalty(point.problem.spectral.relaxed(max(layer.values.max() for layer in point.layers)))
 
 
 def _draft_of(problem, preconditioner):
@@ -217,4 +243,5 @@ def _move_along(step, solved):
     """The point that a Newton step leads to, None if there is none."""
     if _is_lost(step, solved):
         return None
-    return line_search(step.point, step.change, step.prediction, step.descent)
+    length = step_length(step.point, step.change, step.prediction, step.descent)
+    return None if length is None else step.point.moved(length, step.change, step.prediction)

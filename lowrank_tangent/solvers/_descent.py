@@ -1,0 +1,163 @@
+"""Conjugate gradients on the objective itself, from B = 0 to where Newton's method takes over.
+
+Newton's method starts conjugate gradients anew at every point. Far from the minimum it is cheaper to move with every
+step that they make, and to keep their direction. They are preconditioned with the Hessian of a quadratic that touched
+the objective from above at a recent point, D + A*A with ``D = α Z⁻¹`` (`_point.py`). With the gradient g = G − A* r,
+
+    z = (D + A*A)⁻¹ g = D⁻¹ (g − A* u),      u = (I + A D⁻¹ A*)⁻¹ A D⁻¹ g = A z,
+
+and u takes the factor of the ridge kernel of the stretched features (`_preconditioner.py`). A z and A*A z come for
+free, so a step takes one product with A and one with A*. The first one, from B = 0 with nothing stretched, leads to the
+ridge solution. The dual point that belongs to B − z is r + u.
+
+Where outputs that share a kernel are stretched on the side that holds a block of columns for each, Z is the mean of its
+diagonal blocks, as in that kernel: the preconditioner has to be the inverse of one matrix.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .._factors import rotate
+from ._kernels import stretch_root
+from ._line_search import step_length
+from ._point import PrimalPoint
+
+#: Newton's method takes over where the decrement is this share of the objective, or the second number times the gap
+#: that is asked for. That many steps that do not get there have failed.
+_NEAR = 1e-4
+_NEAR_GAP = 0.1
+_MOST_STEPS = 50
+#: Rounding of the products that come for free may have hidden this share of the objective.
+_DRIFT = 0.1
+#: A metric serves one step at B = 0, and every other one so many more than the last: these, or half of its cost.
+_LEAST_SERVICE = 4
+#: Below this share of the objective of B = 0, single precision has little to say about the rest.
+_LEAST_OBJECTIVE = 1e-6
+
+
+def descend(problem, preconditioner, tol):
+    """Descend from B = 0 to near the minimum.
+
+    Parameters
+    ----------
+    problem : StructuredRegression
+        With a convex penalty and the squared loss, in any precision.
+    preconditioner : Preconditioner
+        One that serves as a metric. It is renewed on the way.
+    tol : float
+        Relative gap that is asked for.
+
+    Returns
+    -------
+    point, dual : PrimalPoint and ndarray of shape (n, C)
+        With the dual point that belongs to the primal one. None in place of both if that was not found.
+    """
+    point = _point(problem, problem.design.zeros())
+    least = _LEAST_OBJECTIVE * point.objective
+    near = max(_NEAR, _NEAR_GAP * tol)
+    service = max(_LEAST_SERVICE, int(0.5 * preconditioner.metric_cost / preconditioner.descent_cost))
+    lifetime, left = 1 - service, 0
+    for _ in range(_MOST_STEPS):
+        if left == 0:
+            # Products that came for free add up errors; here they are made anew.
+            point = _point(problem, point.coefs)
+            pull, last = problem.design.rmatvec(point.residual), None
+            metric = _Metric(point, preconditioner)
+            lifetime += service
+            left = lifetime
+        gradient = [
+            (layer.gradient - matrix).astype(problem.design.dtype, copy=False)
+            for layer, matrix in zip(point.layers, pull, strict=True)
+        ]
+        newest = metric.downhill(gradient)
+        decrement = -_inner(gradient, newest.change)
+        if not 0.0 < decrement < np.inf or point.objective <= least:
+            break
+        if decrement <= near * point.objective:
+            fresh = _point(problem, point.coefs)
+            if fresh.objective <= (1.0 + _DRIFT) * point.objective:
+                # The residual that the descent has seen: its A* r is near G.
+                return fresh, point.residual - newest.prediction
+            left = 0
+            continue
+        direction = newest if last is None else _conjugate(newest, gradient, *last)
+        descent = -_inner(gradient, direction.change)
+        curvature = point.curvature_products([direction.change])[0, 0] + np.sum(direction.prediction**2)
+        step = direction.times(descent / curvature)
+        length = step_length(point, step.change, step.prediction, descent**2 / curvature)
+        if length is None:
+            break
+        point = point.moved(length, step.change, step.prediction)
+        pull = [matrix - length * change for matrix, change in zip(pull, step.pull, strict=True)]
+        last = step, gradient
+        left -= 1
+    return None
+
+
+def _conjugate(newest, gradient, last, last_gradient):
+    """The next direction by Hestenes and Stiefel's formula, for which the length of the last one does not matter."""
+    bend = [new - old for new, old in zip(gradient, last_gradient, strict=True)]
+    share, turn = -_inner(bend, newest.change), _inner(bend, last.change)
+    if share <= 0.0 or turn <= 0.0:
+        return newest
+    direction = newest.plus(share / turn, last)
+    return direction if _inner(gradient, direction.change) < 0.0 else newest
+
+
+class _Direction(NamedTuple):
+    """A change dB of the coefficients, with A dB and A*A dB."""
+
+    change: list
+    prediction: np.ndarray
+    pull: list
+
+    def times(self, length):
+        """That multiple."""
+        return _Direction(
+            [length * matrix for matrix in self.change],
+            length * self.prediction,
+            [length * matrix for matrix in self.pull],
+        )
+
+    def plus(self, share, other):
+        """The sum with a multiple of another one."""
+        return _Direction(
+            [one + share * two for one, two in zip(self.change, other.change, strict=True)],
+            self.prediction + share * other.prediction,
+            [one + share * two for one, two in zip(self.pull, other.pull, strict=True)],
+        )
+
+
+class _Metric:
+    """D + A*A of a point."""
+
+    def __init__(self, point, preconditioner):
+        preconditioner.renew(point, pairs=False)
+        self._preconditioner, self._design = preconditioner, point.problem.design
+        self._inverses = []
+        for layer, spectrum in zip(self._design.layers, point.layers, strict=True):
+            root = stretch_root(layer.shape[spectrum.transposed], spectrum)
+            inverse = (root @ root.T / point.problem.alpha).astype(self._design.dtype)
+            self._inverses.append((None, inverse) if spectrum.transposed else (inverse, None))
+
+    def downhill(self, gradient):
+        """Minus its inverse times the gradient."""
+        prediction = -self._preconditioner.apply(self._design.matvec(self._inverse(gradient)))
+        pull = self._design.rmatvec(prediction)
+        change = self._inverse([-g - a for g, a in zip(gradient, pull, strict=True)])
+        return _Direction(change, prediction, pull)
+
+    def _inverse(self, matrices):
+        """D⁻¹ times one matrix a layer."""
+        return [rotate(matrix, *pair, matrix.shape) for matrix, pair in zip(matrices, self._inverses, strict=True)]
+
+
+def _point(problem, coefs):
+    return PrimalPoint(problem, problem.spectral, coefs)
+
+
+def _inner(these, those):
+    return sum(float(np.vdot(a, b)) for a, b in zip(these, those, strict=True))
