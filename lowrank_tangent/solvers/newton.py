@@ -124,12 +124,7 @@ def _iterate(point, dual, pull, problem, monitor, max_iter, preconditioner):
             dual = point.residual
             pull = point.problem.design.rmatvec(dual)
             best.offer_dual(dual, pull)
-        is_near = 0.5 * step.decrement <= _STAGE_DECREMENT * point.penalty
-        if point.spectral is final:
-            # A start that is far off: the curvature there says little about the way.
-            if iteration == 0 and not is_near:
-                point = _relaxed(point)
-        elif moved is None or is_near:
+        if point.spectral is not final and (moved is None or 0.5 * step.decrement <= _STAGE_DECREMENT * point.penalty):
             point = point.with_penalty(final.relaxed(point.spectral.root / _STAGE_FACTOR))
         solved = solved and moved is not None
     return by_entries(best.problem.design, best.coefs), best.dual, message
@@ -149,12 +144,8 @@ def _start(problem, preconditioner, tol):
     if not solved:
         draft = problem
         coefs, dual, _ = _ridge(problem, preconditioner, ridge_tol)
-    return _relaxed(PrimalPoint(draft, problem.spectral, coefs)), dual
-
-
-def _relaxed(point):
-    """The point at the first stage of a continuation in the adaptivity."""
-    return point.with_penalty(point.problem.spectral.relaxed(max(layer.values.max() for layer in point.layers)))
+    point = PrimalPoint(draft, problem.spectral, coefs)
+    return point.with_penalty(problem.spectral.relaxed(max(layer.values.max() for layer in point.layers))), dual
 
 
 def _draft_of(problem, preconditioner):

@@ -1,0 +1,206 @@
+"""The descent that Newton's method begins with, against dense linear algebra and against certified solutions."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from conftest import dense_matrix, flat, low_rank_target, random_operator
+from lowrank_tangent import StructuredRegression, solve
+from lowrank_tangent.solvers import _descent, _point, _preconditioner, newton
+
+
+@pytest.fixture(autouse=True)
+def descents_everywhere(monkeypatch):
+    """Small problems begin with a descent, too."""
+    monkeypatch.setattr(_preconditioner, "_DESCENT_CALLS", 0.0)
+    monkeypatch.setattr(_preconditioner, "_CHEAP_OPERATIONS", 0.0)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """What every descent returns."""
+    found = []
+    descend = newton.descend
+
+    def record(*arguments):
+        found.append(descend(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(newton, "descend", record)
+    return found
+
+
+def make_problem(rng, n=40, n_outputs=1, shapes=((5, 9), (8, 3)), noise=0.1, **settings):
+    operator = random_operator(rng, n, shapes, "shared", n_outputs)
+    settings = {"alpha": 0.5, "adaptivity": 20.0} | settings
+    return StructuredRegression(operator, low_rank_target(rng, operator, noise), **settings)
+
+
+def in_double(problem):
+    preconditioner = _preconditioner.Preconditioner(problem)
+    preconditioner.products.widen()
+    return preconditioner
+
+
+def dense_inverse_majoriser(point):
+    """D⁻¹ of every layer from its SVD, averaged over the outputs where it differs from one to the next."""
+    blocks = []
+    for coef, penalty, layer in zip(point.coefs, point.spectral, point.problem.design.layers, strict=True):
+        p, q = layer.shape
+        u, v, vt = np.linalg.svd(coef)
+        sides, size = (u, p) if coef.shape[0] <= coef.shape[1] else (vt.T, q)
+        z = np.ones(len(sides))
+        z[: len(v)] = penalty.stretch(v)
+        squares = (sides * z**2) @ sides.T / point.problem.alpha
+        n_outputs = len(squares) // size
+        mean = np.mean(
+            [squares[c * size : (c + 1) * size, c * size : (c + 1) * size] for c in range(n_outputs)], axis=0
+        )
+        # Entries of B run along its rows, outputs within them.
+        copies = coef.shape[1] // q
+        blocks.append(np.kron(mean, np.eye(copies * q)) if size == p else np.kron(np.eye(p * copies), mean))
+    total = np.zeros((sum(map(len, blocks)),) * 2)
+    start = 0
+    for block in blocks:
+        total[start : start + len(block), start : start + len(block)] = block
+        start += len(block)
+    return total
+
+
+@pytest.mark.parametrize("settings", [{}, {"sample_weight": np.linspace(0.5, 2.0, 40), "fit_intercept": True}])
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_directions_are_those_of_dense_linear_algebra(rng, n_outputs, settings):
+    problem = make_problem(rng, n_outputs=n_outputs, **settings)
+    point = _point.PrimalPoint(problem, problem.spectral, [rng.standard_normal(s) for s in problem.design.coef_shapes])
+    gradient = [rng.standard_normal(shape) for shape in problem.design.coef_shapes]
+    direction = _descent._Metric(point, in_double(problem)).downhill(gradient)
+    matrix = dense_matrix(problem.design)
+    hessian = np.linalg.inv(dense_inverse_majoriser(point)) + matrix.T @ matrix
+    np.testing.assert_allclose(flat(direction.change), -np.linalg.solve(hessian, flat(gradient)), atol=1e-9)
+    np.testing.assert_allclose(direction.prediction.ravel(), matrix @ flat(direction.change), atol=1e-9)
+    np.testing.assert_allclose(flat(direction.pull), matrix.T @ matrix @ flat(direction.change), atol=1e-9)
+
+
+def test_the_first_step_is_that_of_ridge(rng):
+    problem = make_problem(rng, n_outputs=2)
+    zero = _point.PrimalPoint(problem, problem.spectral, problem.design.zeros())
+    gradient = [-matrix for matrix in problem.design.rmatvec(problem.target)]
+    step = _descent._Metric(zero, in_double(problem)).downhill(gradient)
+    matrix = dense_matrix(problem.design)
+    expected = Ridge(problem.alpha, fit_intercept=False).fit(matrix, problem.target.ravel()).coef_
+    np.testing.assert_allclose(flat(step.change), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("penalty", ["power", "kl"])
+@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("adaptivity", [1.0, 100.0])
+def test_it_leads_to_the_neighbourhood_of_the_solution(rng, counted, penalty, n_outputs, adaptivity):
+    problem = make_problem(rng, n_outputs=n_outputs, penalty=penalty, adaptivity=adaptivity)
+    solution = solve(problem, "newton", 1e-9)
+    ((start, dual),) = counted
+    lowest = solve(problem, "proximal", 1e-6).objective
+    zero = 0.5 * np.sum(problem.target**2)
+    assert solution.objective <= lowest
+    assert start.objective == pytest.approx(problem.objective(start.coefs), rel=1e-5)
+    assert start.objective <= 1.01 * lowest < 0.5 * zero
+    assert solution.n_iter <= 4
+    assert problem.dual_objective(dual) > 0.0
+
+
+def test_directions_are_conjugate(rng):
+    """For a quadratic, which the objective is with a fixed kernel, two directions and the gradients between them."""
+    problem = make_problem(rng, adaptivity=0.0)
+    matrix = dense_matrix(problem.design)
+    hessian = matrix.T @ matrix + problem.alpha * np.eye(matrix.shape[1])
+    root = rng.standard_normal(hessian.shape) + 5.0 * np.eye(len(hessian))
+    metric = root @ root.T  # some preconditioner
+
+    def unflat(vector):
+        shapes = problem.design.coef_shapes
+        return [
+            part.reshape(s) for part, s in zip(np.split(vector, [shapes[0][0] * shapes[0][1]]), shapes, strict=True)
+        ]
+
+    def direction(vector):
+        return _descent._Direction(unflat(vector), matrix @ vector, unflat(matrix.T @ matrix @ vector))
+
+    gradient = rng.standard_normal(len(hessian))
+    last = -metric @ gradient
+    moved = gradient - (gradient @ last) / (last @ hessian @ last) * (hessian @ last)
+    newest = direction(-metric @ moved)
+    for length in (1.0, 1e-3):  # of the last direction, which does not matter
+        found = _descent._conjugate(newest, unflat(moved), direction(length * last), unflat(gradient))
+        size = np.sqrt((flat(found.change) @ hessian @ flat(found.change)) * (last @ hessian @ last))
+        assert abs(flat(found.change) @ hessian @ last) <= 1e-9 * size
+        np.testing.assert_allclose(found.prediction, matrix @ flat(found.change))
+        np.testing.assert_allclose(flat(found.pull), matrix.T @ matrix @ flat(found.change))
+
+
+def test_a_direction_that_would_climb_is_not_taken(rng):
+    ascent = [np.array([[1.0, 0.0]])]
+    newest = _descent._Direction([np.array([[-1.0, 0.5]])], np.zeros((1, 1)), ascent)
+    last = _descent._Direction([np.array([[9.0, 1.0]])], np.zeros((1, 1)), ascent)
+    # Along the bend of the gradient newest climbs and last turns, as they should; but last leads up from here.
+    before = [np.array([[2.0, -1.0]])]
+    assert _descent._conjugate(newest, ascent, last, before) is newest
+
+
+def test_metrics_serve_longer_and_longer(rng, monkeypatch):
+    problem = make_problem(rng, n_outputs=2, adaptivity=3e3, alpha=0.05)
+    served = []
+    make, downhill = _descent._Metric.__init__, _descent._Metric.downhill
+
+    def count_metric(self, *arguments):
+        served.append(0)
+        make(self, *arguments)
+
+    def count_step(self, gradient):
+        served[-1] += 1
+        return downhill(self, gradient)
+
+    monkeypatch.setattr(_descent._Metric, "__init__", count_metric)
+    monkeypatch.setattr(_descent._Metric, "downhill", count_step)
+    preconditioner = _preconditioner.Preconditioner(problem)
+    preconditioner.metric_cost = 12.0 * preconditioner.descent_cost
+    _descent.descend(problem, preconditioner, 1e-6)
+    assert len(served) > 3
+    assert served[:-1] == [1 + 6 * k for k in range(len(served) - 1)]
+
+
+def test_the_true_objective_decides(rng, monkeypatch, counted):
+    """Products that come for free and are wrong are found out, and the solution is certified all the same."""
+    problem = make_problem(rng, noise=0.3)
+    downhill = _descent._Metric.downhill
+
+    def wrong(self, gradient):
+        direction = downhill(self, gradient)
+        return direction._replace(prediction=1.3 * direction.prediction, pull=[1.3 * a for a in direction.pull])
+
+    monkeypatch.setattr(_descent._Metric, "downhill", wrong)
+    monkeypatch.setattr(_descent, "_DRIFT", 1e-3)
+    solution = solve(problem, "newton", 1e-8)
+    assert solution.converged
+    (start,) = counted
+    assert start is None or start[0].objective <= 1.1 * solution.objective
+
+
+def test_where_rounding_is_in_the_way_there_is_another_start(rng, counted):
+    problem = make_problem(rng, noise=0.0, alpha=1e-7, adaptivity=1.0)
+    solution = solve(problem, "newton", 1e-6)
+    assert counted == [None]
+    assert solution.converged
+
+
+@pytest.mark.parametrize(("outputs", "n_outputs", "loss"), [("network", 2, "squared"), ("shared", 2, "multinomial")])
+def test_only_what_is_one_metric_leads_a_descent(rng, counted, outputs, n_outputs, loss):
+    operator = random_operator(rng, 30, [(5, 9)], outputs, n_outputs)
+    y = np.eye(2)[rng.integers(0, 2, 30)] if loss == "multinomial" else rng.standard_normal((30, 2))
+    assert solve(StructuredRegression(operator, y, alpha=0.5, loss=loss), "newton", 1e-6).converged
+    assert not counted
+
+
+def test_small_problems_do_without(rng, monkeypatch, counted):
+    monkeypatch.undo()
+    assert not _preconditioner.Preconditioner(make_problem(rng)).is_metric
+    large = random_operator(rng, 2000, [(51, 512), (513, 1)])
+    assert _preconditioner.Preconditioner(StructuredRegression(large, np.ones(2000))).is_metric
