@@ -136,13 +136,31 @@ def test_directions_are_conjugate(rng):
         np.testing.assert_allclose(flat(found.pull), matrix.T @ matrix @ flat(found.change))
 
 
-def test_a_direction_that_would_climb_is_not_taken(rng):
-    ascent = [np.array([[1.0, 0.0]])]
-    newest = _descent._Direction([np.array([[-1.0, 0.5]])], np.zeros((1, 1)), ascent)
-    last = _descent._Direction([np.array([[9.0, 1.0]])], np.zeros((1, 1)), ascent)
-    # Along the bend of the gradient newest climbs and last turns, as they should; but last leads up from here.
-    before = [np.array([[2.0, -1.0]])]
-    assert _descent._conjugate(newest, ascent, last, before) is newest
+@pytest.mark.parametrize(
+    ("gradient", "before", "newest", "last"),
+    [
+        ([1.0, 0.0], [0.0, -2.0], [-1.0, 0.0], [3.0, -1.0]),  # their combination climbs
+        ([1.0, 0.0], [2.0, -0.5], [-1.0, 0.0], [0.0, 1.0]),  # the last one would go into it with a minus sign
+        ([1.0, 1.0], [0.0, 1.0], [-1.0, 0.0], [-0.5, 1.0]),  # the gradient has not turned along the last one
+    ],
+)
+def test_directions_that_lost_their_conjugacy_are_forgotten(gradient, before, newest, last):
+    gradient, before = [np.array([gradient])], [np.array([before])]
+    newest, last = (_descent._Direction([np.array([d])], np.zeros((1, 1)), gradient) for d in (newest, last))
+    assert _descent._conjugate(newest, gradient, last, before) is newest
+
+
+def test_the_gamma_term_is_made_up_for_once_it_would_save_its_cost(rng):
+    problem = make_problem(rng)
+    preconditioner = _preconditioner.Preconditioner(problem)
+    point = _point.PrimalPoint(problem, problem.spectral, [rng.standard_normal(s) for s in problem.design.coef_shapes])
+    preconditioner.renew(point, pairs=False)
+    needed = int(np.ceil(preconditioner.renewal_cost / preconditioner.product_cost))
+    for steps, renewed in ((needed - 1, False), (1, True)):
+        for _ in range(steps):
+            preconditioner.spend_product()
+        preconditioner.update(point)
+        assert preconditioner.is_fresh is renewed
 
 
 def test_metrics_serve_longer_and_longer(rng, monkeypatch):
@@ -167,25 +185,47 @@ def test_metrics_serve_longer_and_longer(rng, monkeypatch):
     assert served[:-1] == [1 + 6 * k for k in range(len(served) - 1)]
 
 
-def test_the_true_objective_decides(rng, monkeypatch, counted):
-    """Products that come for free and are wrong are found out, and the solution is certified all the same."""
-    problem = make_problem(rng, noise=0.3)
-    downhill = _descent._Metric.downhill
+def count_steps(problem, monkeypatch, factor=1.0):
+    """Number of directions that a descent takes, and what it returns, with products that are wrong by a factor."""
+    downhill, steps = _descent._Metric.downhill, []
 
     def wrong(self, gradient):
-        direction = downhill(self, gradient)
-        return direction._replace(prediction=1.3 * direction.prediction, pull=[1.3 * a for a in direction.pull])
+        steps.append(downhill(self, gradient))
+        pull = [factor * matrix for matrix in steps[-1].pull]
+        return steps[-1]._replace(prediction=factor * steps[-1].prediction, pull=pull)
 
-    monkeypatch.setattr(_descent._Metric, "downhill", wrong)
-    monkeypatch.setattr(_descent, "_DRIFT", 1e-3)
-    solution = solve(problem, "newton", 1e-8)
-    assert solution.converged
-    (start,) = counted
-    assert start is None or start[0].objective <= 1.1 * solution.objective
+    with monkeypatch.context() as patched:
+        patched.setattr(_descent._Metric, "downhill", wrong)
+        found = _descent.descend(problem, _preconditioner.Preconditioner(problem), 1e-6)
+    return len(steps), found
 
 
-def test_where_rounding_is_in_the_way_there_is_another_start(rng, counted):
-    problem = make_problem(rng, noise=0.0, alpha=1e-7, adaptivity=1.0)
+def test_a_quadratic_takes_one_step(rng, monkeypatch):
+    steps, found = count_steps(make_problem(rng, adaptivity=0.0), monkeypatch)
+    assert steps == 2  # that one, and the one from which it sees that it is there
+    assert found is not None
+
+
+def test_conjugate_directions_save_steps(rng, monkeypatch):
+    problem = make_problem(rng, n_outputs=2, adaptivity=1000.0, alpha=0.05)
+    steps, found = count_steps(problem, monkeypatch)
+    assert found is not None
+    monkeypatch.setattr(_descent, "_conjugate", lambda newest, *_: newest)
+    assert steps <= 0.7 * count_steps(problem, monkeypatch)[0]
+
+
+def test_the_true_objective_decides(rng, monkeypatch):
+    """Products that come for free and are wrong are made anew, or found out in the end."""
+    problem = make_problem(rng, n=80, shapes=((12, 30), (20, 20)), adaptivity=100.0, alpha=0.05)
+    assert count_steps(problem, monkeypatch, 0.5)[1] is None
+    lowest = solve(problem, "newton", 1e-6).objective
+    for factor in (0.9, 1.1, 1.3):
+        start, _ = count_steps(problem, monkeypatch, factor)[1]
+        assert problem.objective(start.coefs) <= 1.02 * lowest
+
+
+def test_where_the_objective_is_rounding_there_is_another_start(rng, counted):
+    problem = make_problem(rng, noise=0.0, alpha=1e-5, adaptivity=1.0)
     solution = solve(problem, "newton", 1e-6)
     assert counted == [None]
     assert solution.converged

@@ -30,12 +30,12 @@ from ._point import PrimalPoint
 _NEAR = 1e-4
 _NEAR_GAP = 0.1
 _MOST_STEPS = 50
-#: Rounding of the products that come for free may have hidden this share of the objective.
+#: Rounding of the products that come for free may have hidden this share of the objective, no more.
 _DRIFT = 0.1
 #: A metric serves one step at B = 0, and every other one so many more than the last: these, or half of its cost.
 _LEAST_SERVICE = 4
 #: Below this share of the objective of B = 0, single precision has little to say about the rest.
-_LEAST_OBJECTIVE = 1e-6
+_LEAST_OBJECTIVE = 1e-4
 
 
 def descend(problem, preconditioner, tol):
@@ -78,11 +78,10 @@ def descend(problem, preconditioner, tol):
             break
         if decrement <= near * point.objective:
             fresh = _point(problem, point.coefs)
-            if fresh.objective <= (1.0 + _DRIFT) * point.objective:
-                # The residual that the descent has seen: its A* r is near G.
-                return fresh, point.residual - newest.prediction
-            left = 0
-            continue
+            if fresh.objective > (1.0 + _DRIFT) * point.objective:
+                break
+            # The residual that the descent has seen: its A* r is near G.
+            return fresh, point.residual - newest.prediction
         direction = newest if last is None else _conjugate(newest, gradient, *last)
         descent = -_inner(gradient, direction.change)
         curvature = point.curvature_products([direction.change])[0, 0] + np.sum(direction.prediction**2)
