@@ -244,3 +244,13 @@ def test_small_problems_do_without(rng, monkeypatch, counted):
     assert not _preconditioner.Preconditioner(make_problem(rng)).is_metric
     large = random_operator(rng, 2000, [(51, 512), (513, 1)])
     assert _preconditioner.Preconditioner(StructuredRegression(large, np.ones(2000))).is_metric
+
+
+@pytest.mark.parametrize("scale", [1e-21, 1e-19, 1e-10, 1e15, 1e21])
+def test_numbers_that_leave_single_precision(rng, scale):
+    problem = make_problem(rng, n_outputs=2, adaptivity=1.0)
+    scaled = StructuredRegression(problem.operator, scale * problem.y, alpha=problem.alpha, adaptivity=scale**-2)
+    with np.errstate(over="ignore", invalid="ignore"):
+        solution = solve(scaled, "newton", 1e-6)
+    assert solution.converged
+    assert solution.objective == pytest.approx(scale**2 * solve(problem, "newton", 1e-6).objective, rel=2e-6)

@@ -22,6 +22,7 @@ gradients on the objective itself (`_descent.py`); else it is a continuation in 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import numpy as np
@@ -134,10 +135,11 @@ def _start(problem, preconditioner, tol):
     """Primal and dual point to start from, of the problem or of a draft of it: a descent's, or those of ridge."""
     draft = _draft_of(problem, preconditioner)
     if preconditioner.is_metric and isinstance(draft.design, TangentOperator):
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        # Numbers that leave single precision, too, are a reason to start otherwise.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"), contextlib.suppress(FloatingPointError):
             start = descend(draft, preconditioner, tol)
-        if start is not None:
-            return start
+            if start is not None:
+                return start
         preconditioner.expire()
     ridge_tol = max(_RIDGE_TOL, _RIDGE_MARGIN * tol)
     coefs, dual, solved = _ridge(draft, preconditioner, ridge_tol)
