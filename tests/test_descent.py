@@ -219,9 +219,9 @@ def test_the_true_objective_decides(rng, monkeypatch):
     problem = make_problem(rng, n=80, shapes=((12, 30), (20, 20)), adaptivity=100.0, alpha=0.05)
     assert count_steps(problem, monkeypatch, 0.5)[1] is None
     lowest = solve(problem, "newton", 1e-6).objective
-    for factor in (0.9, 1.1, 1.3):
+    for factor in (0.999, 1.001, 1.003):
         start, _ = count_steps(problem, monkeypatch, factor)[1]
-        assert problem.objective(start.coefs) <= 1.02 * lowest
+        assert problem.objective(start.coefs) <= 1.01 * lowest
 
 
 def test_where_the_objective_is_rounding_there_is_another_start(rng, counted):

@@ -61,9 +61,13 @@ def descend(problem, preconditioner, tol):
     service = max(_LEAST_SERVICE, int(0.5 * preconditioner.metric_cost / preconditioner.descent_cost))
     lifetime, left = 1 - service, 0
     for _ in range(_MOST_STEPS):
+        if point.objective <= least:
+            break
         if left == 0:
             # Products that came for free add up errors; here they are made anew.
-            point = _point(problem, point.coefs)
+            seen, point = point, _point(problem, point.coefs)
+            if _has_drifted(seen, point):
+                break
             pull, last = problem.design.rmatvec(point.residual), None
             metric = _Metric(point, preconditioner)
             lifetime += service
@@ -74,11 +78,11 @@ def descend(problem, preconditioner, tol):
         ]
         newest = metric.downhill(gradient)
         decrement = -_inner(gradient, newest.change)
-        if not 0.0 < decrement < np.inf or point.objective <= least:
+        if not 0.0 < decrement < np.inf:
             break
         if decrement <= near * point.objective:
             fresh = _point(problem, point.coefs)
-            if fresh.objective > (1.0 + _DRIFT) * point.objective:
+            if _has_drifted(point, fresh):
                 break
             # The residual that the descent has seen: its A* r is near G.
             return fresh, point.residual - newest.prediction
@@ -93,7 +97,14 @@ def descend(problem, preconditioner, tol):
         pull = [matrix - length * change for matrix, change in zip(pull, step.pull, strict=True)]
         last = step, gradient
         left -= 1
+    if lifetime > 1:
+        preconditioner.expire()  # of no use at B = 0, where the other start begins
     return None
+
+
+def _has_drifted(seen, fresh):
+    """Whether rounding has hidden too much of the objective from the descent."""
+    return fresh.objective > (1.0 + _DRIFT) * seen.objective
 
 
 def _conjugate(newest, gradient, last, last_gradient):

@@ -140,7 +140,6 @@ def _start(problem, preconditioner, tol):
             start = descend(draft, preconditioner, tol)
             if start is not None:
                 return start
-        preconditioner.expire()
     ridge_tol = max(_RIDGE_TOL, _RIDGE_MARGIN * tol)
     coefs, dual, solved = _ridge(draft, preconditioner, ridge_tol)
     if not solved:
