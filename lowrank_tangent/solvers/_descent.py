@@ -23,7 +23,7 @@ import numpy as np
 from .._factors import rotate
 from ._kernels import stretch_root
 from ._line_search import step_length
-from ._point import PrimalPoint
+from ._point import PrimalPoint, inner_product
 
 #: Newton's method takes over where the decrement is this share of the objective, or the second number times the gap
 #: that is asked for. That many steps that do not get there have failed.
@@ -52,8 +52,8 @@ def descend(problem, preconditioner, tol):
 
     Returns
     -------
-    point, dual : PrimalPoint and ndarray of shape (n, C)
-        With the dual point that belongs to the primal one. None in place of both if that was not found.
+    (point, dual) : (PrimalPoint, ndarray of shape (n, C)) or None
+        With the dual point that belongs to the primal one. None if that was not found.
     """
     point = _point(problem, problem.design.zeros())
     least = _LEAST_OBJECTIVE * point.objective
@@ -77,7 +77,7 @@ def descend(problem, preconditioner, tol):
             for layer, matrix in zip(point.layers, pull, strict=True)
         ]
         newest = metric.downhill(gradient)
-        decrement = -_inner(gradient, newest.change)
+        decrement = -inner_product(gradient, newest.change)
         if not 0.0 < decrement < np.inf:
             break
         if decrement <= near * point.objective:
@@ -87,7 +87,7 @@ def descend(problem, preconditioner, tol):
             # The residual that the descent has seen: its A* r is near G.
             return fresh, point.residual - newest.prediction
         direction = newest if last is None else _conjugate(newest, gradient, *last)
-        descent = -_inner(gradient, direction.change)
+        descent = -inner_product(gradient, direction.change)
         curvature = point.curvature_products([direction.change])[0, 0] + np.sum(direction.prediction**2)
         step = direction.times(descent / curvature)
         length = step_length(point, step.change, step.prediction, descent**2 / curvature)
@@ -110,11 +110,11 @@ def _has_drifted(seen, fresh):
 def _conjugate(newest, gradient, last, last_gradient):
     """The next direction by Hestenes and Stiefel's formula, for which the length of the last one does not matter."""
     bend = [new - old for new, old in zip(gradient, last_gradient, strict=True)]
-    share, turn = -_inner(bend, newest.change), _inner(bend, last.change)
+    share, turn = -inner_product(bend, newest.change), inner_product(bend, last.change)
     if share <= 0.0 or turn <= 0.0:
         return newest
     direction = newest.plus(share / turn, last)
-    return direction if _inner(gradient, direction.change) < 0.0 else newest
+    return direction if inner_product(gradient, direction.change) < 0.0 else newest
 
 
 class _Direction(NamedTuple):
@@ -167,7 +167,3 @@ class _Metric:
 
 def _point(problem, coefs):
     return PrimalPoint(problem, problem.spectral, coefs)
-
-
-def _inner(these, those):
-    return sum(float(np.vdot(a, b)) for a, b in zip(these, those, strict=True))

@@ -32,6 +32,11 @@ def widened(matrix):
     return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
 
 
+def inner_product(these, those):
+    """Inner product of two lists of matrices, one a layer."""
+    return sum(float(np.vdot(a, b)) for a, b in zip(these, those, strict=True))
+
+
 def gram_singular_values(matrix):
     """Singular values to absolute accuracy √eps, far cheaper than by an SVD; the final certificate uses the SVD."""
     return np.sqrt(np.maximum(np.linalg.eigvalsh(_gram(matrix)), 0.0))

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._known import combined, combined_layers
-from ._point import PrimalPoint
+from ._point import PrimalPoint, inner_product
 from ._products import skinny_cost, stretch_cost
 
 #: Most and fewest solutions that span the space, and what one of them costs in products of the size of B Bᵀ.
@@ -130,7 +130,7 @@ class SolutionSpan:
         directions = [known.coefs for known in self._known]
         images = [point.loss.adjoint(prediction).ravel() for prediction in predictions]
         gradient = [layer.gradient for layer in point.layers]
-        slopes = np.array([_inner(direction, gradient) for direction in directions])
+        slopes = np.array([inner_product(direction, gradient) for direction in directions])
         slopes -= [np.vdot(prediction, point.residual) for prediction in predictions]
         weights = -_solve(point.curvature_products(directions) + np.inner(images, images), slopes)
         change, prediction = combined_layers(weights, directions), combined(weights, predictions)
@@ -160,7 +160,3 @@ def _solve(matrix, rhs):
     inside = values > _RANK * values[-1]
     basis = basis[:, inside]
     return basis @ (basis.T @ (rhs / sizes) / values[inside]) / sizes
-
-
-def _inner(left, right):
-    return sum(np.vdot(a, b) for a, b in zip(left, right, strict=True))

@@ -25,12 +25,15 @@ import numpy as np
 
 from .._cholesky import CholeskyFactor
 from ..problem import Certificate
-from ._point import PrimalPoint
+from ._point import PrimalPoint, inner_product
 
 #: Armijo's constant.
 _ARMIJO = 1e-4
 #: Steps that have to be cut below this share are none.
 _SHORTEST = 1e-6
+#: Where rounding hides whether the objective falls, it must not rise by more than this share either: that of small
+#: singular values may be much larger.
+_LARGEST_RISE = 1e-13
 #: Conjugate gradients reduce the error by this factor, and by more as the method converges.
 _LOOSEST_FORCING = 0.1
 _MAX_INNER = 200
@@ -55,7 +58,7 @@ def solve_reweighted(problem, monitor, max_iter, warm_start):
     for iteration in range(max_iter + 1):
         pull = problem.design.rmatvec(point.residual)
         downhill = [matrix - layer.gradient for layer, matrix in zip(point.layers, pull, strict=True)]
-        stationarity = math.sqrt(_inner(downhill, downhill) / (_inner(pull, pull) or 1.0))
+        stationarity = math.sqrt(inner_product(downhill, downhill) / (inner_product(pull, pull) or 1.0))
         if stationarity >= best:
             point, message = last, _NO_PROGRESS
             break
@@ -156,12 +159,12 @@ def _directions(point, majoriser, downhill, forcing):
     residual = downhill
     change, prediction, pull = majoriser.solve(residual)
     first = change, prediction
-    energy = goal = _inner(residual, change)
+    energy = goal = inner_product(residual, change)
     goal *= forcing**2
     total, total_prediction = [np.zeros_like(matrix) for matrix in change], np.zeros_like(prediction)
     for inner in range(_MAX_INNER):
         image = [h + a for h, a in zip(point.apply_curvature(change), pull, strict=True)]
-        curvature = _inner(change, image)
+        curvature = inner_product(change, image)
         if curvature <= _LEAST_CURVATURE * energy:
             return first, (first if inner == 0 else (total, total_prediction))
         length = energy / curvature
@@ -169,7 +172,7 @@ def _directions(point, majoriser, downhill, forcing):
         total_prediction = total_prediction + length * prediction
         residual = [a - length * b for a, b in zip(residual, image, strict=True)]
         fresh, fresh_prediction, fresh_pull = majoriser.solve(residual)
-        previous, energy = energy, _inner(residual, fresh)
+        previous, energy = energy, inner_product(residual, fresh)
         if energy <= goal:
             break
         inertia = energy / previous
@@ -182,7 +185,7 @@ def _directions(point, majoriser, downhill, forcing):
 def _line_search(point, step, downhill):
     """The first of the lengths 1, ½, ¼, … at which the objective falls enough, and whether it falls for certain."""
     change, prediction = step
-    slope = -_inner(downhill, change)
+    slope = -inner_product(downhill, change)
     linear, quadratic = np.vdot(point.residual, prediction), np.sum(prediction**2)
     length = 1.0
     while True:
@@ -193,11 +196,7 @@ def _line_search(point, step, downhill):
         if sum(terms) <= _ARMIJO * length * slope:
             return moved, True
         if -length * slope <= rounding:
-            return moved, False
+            return (moved if sum(terms) <= _LARGEST_RISE * point.objective else None), False
         length *= 0.5
         if length < _SHORTEST:
             return None, False
-
-
-def _inner(these, those):
-    return sum(np.vdot(a, b) for a, b in zip(these, those, strict=True))
