@@ -55,7 +55,8 @@ def descend(problem, preconditioner, tol):
     (point, dual) : (PrimalPoint, ndarray of shape (n, C)) or None
         With the dual point that belongs to the primal one. None if that was not found.
     """
-    point = _point(problem, problem.design.zeros())
+    zero = PrimalPoint(problem, problem.spectral, problem.design.zeros(), np.zeros_like(problem.target))
+    point = zero
     least = _LEAST_OBJECTIVE * point.objective
     near = max(_NEAR, _NEAR_GAP * tol)
     service = max(_LEAST_SERVICE, int(0.5 * preconditioner.metric_cost / preconditioner.descent_cost))
@@ -65,7 +66,7 @@ def descend(problem, preconditioner, tol):
             break
         if left == 0:
             # Products that came for free add up errors; here they are made anew.
-            seen, point = point, _point(problem, point.coefs)
+            seen, point = point, zero if point is zero else _point(problem, point.coefs)
             if _has_drifted(seen, point):
                 break
             pull, last = problem.design.rmatvec(point.residual), None
