@@ -6,6 +6,8 @@ from sklearn.linear_model import Ridge
 
 from conftest import dense_matrix, flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
+from lowrank_tangent._factors import LayerFactors
+from lowrank_tangent.operators import TangentOperator
 from lowrank_tangent.solvers import _descent, _point, _preconditioner, newton
 
 
@@ -246,11 +248,20 @@ def test_small_problems_do_without(rng, monkeypatch, counted):
     assert _preconditioner.Preconditioner(StructuredRegression(large, np.ones(2000))).is_metric
 
 
-@pytest.mark.parametrize("scale", [1e-21, 1e-19, 1e-10, 1e15, 1e21])
-def test_numbers_that_leave_single_precision(rng, scale):
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("features", [1e-20, 1.0, 1e20])
+@pytest.mark.parametrize("scale", [1e-98, 1e-40, 1e-21, 1e-10, 1e10, 1e21, 1e40, 1e98])
+def test_units_do_not_matter(rng, counted, features, scale):
+    """Where numbers, or their squares, leave single precision, everything is in double precision, and so silent."""
     problem = make_problem(rng, n_outputs=2, adaptivity=1.0)
-    scaled = StructuredRegression(problem.operator, scale * problem.y, alpha=problem.alpha, adaptivity=scale**-2)
-    with np.errstate(over="ignore", invalid="ignore"):
-        solution = solve(scaled, "newton", 1e-6)
+    layers = [LayerFactors(features * layer.h, layer.delta) for layer in problem.operator.layers]
+    scaled = StructuredRegression(
+        TangentOperator(layers, "shared", n_outputs=2),
+        scale * problem.y,
+        alpha=features**2 * problem.alpha,
+        adaptivity=(features / scale) ** 2,
+    )
+    solution = solve(scaled, "newton", 1e-6)
+    assert counted[-1] is not None
     assert solution.converged
-    assert solution.objective == pytest.approx(scale**2 * solve(problem, "newton", 1e-6).objective, rel=2e-6)
+    assert solution.objective / scale**2 == pytest.approx(solve(problem, "newton", 1e-6).objective, rel=2e-6)

@@ -1,5 +1,6 @@
 """Factorisations, kernels and products of Newton's system against dense linear algebra."""
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -260,8 +261,9 @@ def test_pairs_of_no_or_too_many_terms_are_left_out(rng):
 def test_passes_that_change_nothing_come_to_an_end(rng, monkeypatch, scale):
     point = point_of(rng, "shared", 1, [(4, 6), (7, 1)])
     problem, passes = point.problem, []
+    narrow = _products.SystemProducts(problem, single=True).design
+    assert narrow.dtype == np.float32
     problem.target = scale * problem.target  # as no problem allows: errors, squared, are infinite
-    point = _point.PrimalPoint(problem, problem.spectral, point.coefs)
 
     def gives_up(system, *_):
         passes.append(1)
@@ -269,15 +271,30 @@ def test_passes_that_change_nothing_come_to_an_end(rng, monkeypatch, scale):
         return np.zeros_like(system.residual), 0
 
     monkeypatch.setattr(_system, "_conjugate_gradients", gives_up)
-    for single in (True, False):
+    for design, products in ((problem.design, narrow), (problem.design, problem.design), (narrow, problem.design)):
+        draft = copy.copy(problem)
+        draft.design = design
+        point = _point.PrimalPoint(draft, problem.spectral, point.coefs)
         preconditioner = _preconditioner.Preconditioner(problem)
-        preconditioner.products = _products.SystemProducts(problem, single)
+        preconditioner.products._use(products)
         preconditioner.update(point)
         passes.clear()
         with np.errstate(over="ignore", invalid="ignore"):
             _, solved = _system.solve_system(point, 0.5 * point.residual, None, preconditioner, 1e-12, 1.0)
         assert passes
         assert not solved
+
+
+def test_products_are_widened_once(rng, monkeypatch):
+    """Where the preconditioner is not positive definite in single precision, a draft goes on with one in double."""
+    widened = []
+    widen = _products.SystemProducts.widen
+    monkeypatch.setattr(_products.SystemProducts, "widen", lambda self: (widened.append(1), widen(self)))
+    monkeypatch.setattr(_preconditioner, "_CHEAP_OPERATIONS", 0.0)
+    operator = random_operator(rng, 100, [(5, 9), (8, 3)])
+    problem = StructuredRegression(operator, low_rank_target(rng, operator, 0.1), alpha=1.0, adaptivity=1e9)
+    assert solve(problem, "newton", 1e-6).converged
+    assert len(widened) == 1
 
 
 def test_a_decrement_that_rounding_makes_negative_solves_nothing():

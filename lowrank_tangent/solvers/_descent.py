@@ -91,7 +91,7 @@ def descend(problem, preconditioner, tol):
         descent = -inner_product(gradient, direction.change)
         curvature = point.curvature_products([direction.change])[0, 0] + np.sum(direction.prediction**2)
         step = direction.times(descent / curvature)
-        length = step_length(point, step.change, step.prediction, descent**2 / curvature)
+        length = step_length(point, step.change, step.prediction, descent * (descent / curvature))
         if length is None:
             break
         point = point.moved(length, step.change, step.prediction)

@@ -25,8 +25,10 @@ _ENTRY = 250
 #: A product of an n × n matrix with a few columns waits for memory: an entry takes the time of this many operations,
 #: and of that many more for every column.
 _WAIT, _COLUMN = 20, 6
-#: Factors of at most this size (balanced between h and δ) and their products are far from the ends of single precision.
-_LARGEST_SINGLE = 1e8
+#: Single precision has squares of coefficients and of gradients where targets over features, and targets times
+#: features, are at most that, and at least one over it. Factors beyond the second number are balanced.
+_LARGEST = 1e12
+_LARGEST_FACTOR = 1e8
 
 
 def skinny_cost(n, columns):
@@ -88,7 +90,7 @@ class SystemProducts:
         self.by_factors = [index for index, yes in enumerate(by_kernel) if not yes]
         self.cost = skinny_cost(n, C) if self.by_kernel else 0
         self.cost += sum(costs[index] for index in self.by_factors) + sum(pairs[index] for index in self.by_kernel)
-        narrow = _narrowed(design) if single else None
+        narrow = _narrowed(problem) if single else None
         self._use(design if narrow is None else narrow)
 
     def _use(self, design):
@@ -147,12 +149,15 @@ class _ProductAt:
         return out
 
 
-def _narrowed(design):
-    """The operator in single precision, its factors balanced; None if they are too large or too small for it."""
-    largest = design.largest()
-    fits = (largest >= 1.0 / _LARGEST_SINGLE) & (largest <= _LARGEST_SINGLE)
-    balance = [1.0 if both.all() else float(np.sqrt(delta / h)) for (h, delta), both in zip(largest, fits, strict=True)]
-    scales = np.sqrt(largest.prod(axis=1))
-    if (scales < 1.0 / _LARGEST_SINGLE).any() or (scales > _LARGEST_SINGLE).any():
+def _narrowed(problem):
+    """The operator in single precision, its factors balanced; None if numbers are too large or too small for it."""
+    largest, target = problem.design.largest(), np.abs(problem.target).max()
+    sizes = largest.prod(axis=1)
+    gradients = target * sizes
+    if not ((target <= _LARGEST * sizes) & (sizes <= _LARGEST * target)).all():
         return None
-    return design.with_precision(np.float32, balance)
+    if not ((gradients >= 1.0 / _LARGEST) & (gradients <= _LARGEST)).all():
+        return None
+    fits = (largest >= 1.0 / _LARGEST_FACTOR) & (largest <= _LARGEST_FACTOR)
+    balance = [1.0 if both.all() else float(np.sqrt(delta / h)) for (h, delta), both in zip(largest, fits, strict=True)]
+    return problem.design.with_precision(np.float32, balance)

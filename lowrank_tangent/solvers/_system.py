@@ -114,7 +114,7 @@ def solve_system(point, dual, pull, preconditioner, gap_target, penalty):
         steps += spent
         if _is_solved(system.error, system.decrement, system.descent, gap_target, penalty):
             return system, True
-        if stalled and products.design.dtype != design.dtype:
+        if stalled and products.is_single and design.dtype == np.float64:
             preconditioner.widen(point)
             system = NewtonSystem(point, system.dual, system.unknown, design.rmatvec(system.dual), design)
         elif stalled or steps >= _MAX_INNER:

@@ -135,7 +135,7 @@ def _start(problem, preconditioner, tol):
     """Primal and dual point to start from, of the problem or of a draft of it: a descent's, or those of ridge."""
     draft = _draft_of(problem, preconditioner)
     if preconditioner.is_metric and isinstance(draft.design, TangentOperator):
-        # Numbers that leave single precision, too, are a reason to start otherwise.
+        # Numbers that leave the precision at hand, too, are a reason to start otherwise.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"), contextlib.suppress(FloatingPointError):
             start = descend(draft, preconditioner, tol)
             if start is not None:
