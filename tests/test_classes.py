@@ -25,7 +25,7 @@ def point_at_zero(rng, C, scale, **settings):
     y = np.eye(max(C, 2))[np.arange(20) % max(C, 2)][:, -C:]
     operator = random_operator(rng, 20, [(3, 5), (4, 2)], "shared", C)
     problem = StructuredRegression(operator, y, "power", 0.05, 10.0, "multinomial", **settings)
-    return PrimalPoint(problem, problem.spectral, problem.design.zeros(), scale * rng.standard_normal((20, C)))
+    return PrimalPoint(problem, problem.design.zeros(), scale * rng.standard_normal((20, C)))
 
 
 def system(point, x):
@@ -44,7 +44,7 @@ def test_inverse_of_a_small_system(rng, outputs, C, fit_intercept, weights):
     settings = {"sample_weight": weights, "fit_intercept": fit_intercept}
     problem = StructuredRegression(operator, y, "kl", 0.3, 10.0, "multinomial", **settings)
     coefs = [0.3 * rng.standard_normal(shape) for shape in operator.coef_shapes]
-    point = PrimalPoint(problem, problem.spectral, coefs)
+    point = PrimalPoint(problem, coefs)
     preconditioner = Preconditioner(problem)
     assert preconditioner.exact
     preconditioner.update(point)
@@ -123,7 +123,7 @@ def test_outputs_of_a_network_have_kernels_of_their_own(rng):
     operator = random_operator(rng, 12, [(3, 5), (4, 2)], "network", 3)
     problem = StructuredRegression(operator, np.eye(3)[np.arange(12) % 3], "kl", 0.3, 10.0, "multinomial")
     coefs = [rng.standard_normal(shape) for shape in operator.coef_shapes]
-    point = PrimalPoint(problem, problem.spectral, coefs)
+    point = PrimalPoint(problem, coefs)
     left, right = zip(*(layer.transforms for layer in point.layers), strict=True)
     whole = operator.transformed(left, right).gram().reshape(12, 3, 12, 3)
     for c, kernel in enumerate(_kernels.output_kernels(problem.design, point)):

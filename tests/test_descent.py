@@ -14,7 +14,8 @@ from lowrank_tangent.solvers import _descent, _point, _preconditioner, newton
 @pytest.fixture(autouse=True)
 def descents_everywhere(monkeypatch):
     """Small problems begin with a descent, too."""
-    monkeypatch.setattr(_preconditioner, "_DESCENT_CALLS", 0.0)
+    for cost in ("_DESCENT_CALLS", "_DESCENT_SHARE", "_DESCENT_SHARE_PAIRS"):
+        monkeypatch.setattr(_preconditioner, cost, 0.0)
     monkeypatch.setattr(_preconditioner, "_CHEAP_OPERATIONS", 0.0)
 
 
@@ -22,10 +23,10 @@ def descents_everywhere(monkeypatch):
 def counted(monkeypatch):
     """What every descent returns."""
     found = []
-    descend = newton.descend
+    whole = newton.descend
 
     def record(*arguments):
-        found.append(descend(*arguments))
+        found.append(whole(*arguments))
         return found[-1]
 
     monkeypatch.setattr(newton, "descend", record)
@@ -38,6 +39,11 @@ def make_problem(rng, n=40, n_outputs=1, shapes=((5, 9), (8, 3)), noise=0.1, **s
     return StructuredRegression(operator, low_rank_target(rng, operator, noise), **settings)
 
 
+def descend(problem, preconditioner):
+    zero = _point.PrimalPoint(problem, problem.design.zeros())
+    return _descent.descend(zero, problem.design.rmatvec(problem.target), preconditioner, 1e-6)
+
+
 def in_double(problem):
     preconditioner = _preconditioner.Preconditioner(problem)
     preconditioner.products.widen()
@@ -47,7 +53,7 @@ def in_double(problem):
 def dense_inverse_majoriser(point):
     """D⁻¹ of every layer from its SVD, averaged over the outputs where it differs from one to the next."""
     blocks = []
-    for coef, penalty, layer in zip(point.coefs, point.spectral, point.problem.design.layers, strict=True):
+    for coef, penalty, layer in zip(point.coefs, point.problem.spectral, point.problem.design.layers, strict=True):
         p, q = layer.shape
         u, v, vt = np.linalg.svd(coef)
         sides, size = (u, p) if coef.shape[0] <= coef.shape[1] else (vt.T, q)
@@ -73,7 +79,7 @@ def dense_inverse_majoriser(point):
 @pytest.mark.parametrize("n_outputs", [1, 2])
 def test_directions_are_those_of_dense_linear_algebra(rng, n_outputs, settings):
     problem = make_problem(rng, n_outputs=n_outputs, **settings)
-    point = _point.PrimalPoint(problem, problem.spectral, [rng.standard_normal(s) for s in problem.design.coef_shapes])
+    point = _point.PrimalPoint(problem, [rng.standard_normal(s) for s in problem.design.coef_shapes])
     gradient = [rng.standard_normal(shape) for shape in problem.design.coef_shapes]
     direction = _descent._Metric(point, in_double(problem)).downhill(gradient)
     matrix = dense_matrix(problem.design)
@@ -85,7 +91,7 @@ def test_directions_are_those_of_dense_linear_algebra(rng, n_outputs, settings):
 
 def test_the_first_step_is_that_of_ridge(rng):
     problem = make_problem(rng, n_outputs=2)
-    zero = _point.PrimalPoint(problem, problem.spectral, problem.design.zeros())
+    zero = _point.PrimalPoint(problem, problem.design.zeros())
     gradient = [-matrix for matrix in problem.design.rmatvec(problem.target)]
     step = _descent._Metric(zero, in_double(problem)).downhill(gradient)
     matrix = dense_matrix(problem.design)
@@ -155,7 +161,7 @@ def test_directions_that_lost_their_conjugacy_are_forgotten(gradient, before, ne
 def test_the_gamma_term_is_made_up_for_once_it_would_save_its_cost(rng):
     problem = make_problem(rng)
     preconditioner = _preconditioner.Preconditioner(problem)
-    point = _point.PrimalPoint(problem, problem.spectral, [rng.standard_normal(s) for s in problem.design.coef_shapes])
+    point = _point.PrimalPoint(problem, [rng.standard_normal(s) for s in problem.design.coef_shapes])
     preconditioner.renew(point, pairs=False)
     needed = int(np.ceil(preconditioner.renewal_cost / preconditioner.product_cost))
     for steps, renewed in ((needed - 1, False), (1, True)):
@@ -182,7 +188,7 @@ def test_metrics_serve_longer_and_longer(rng, monkeypatch):
     monkeypatch.setattr(_descent._Metric, "downhill", count_step)
     preconditioner = _preconditioner.Preconditioner(problem)
     preconditioner.metric_cost = 12.0 * preconditioner.descent_cost
-    _descent.descend(problem, preconditioner, 1e-6)
+    descend(problem, preconditioner)
     assert len(served) > 3
     assert served[:-1] == [1 + 6 * k for k in range(len(served) - 1)]
 
@@ -198,7 +204,7 @@ def count_steps(problem, monkeypatch, factor=1.0):
 
     with monkeypatch.context() as patched:
         patched.setattr(_descent._Metric, "downhill", wrong)
-        found = _descent.descend(problem, _preconditioner.Preconditioner(problem), 1e-6)
+        found = descend(problem, _preconditioner.Preconditioner(problem))
     return len(steps), found
 
 
@@ -239,6 +245,18 @@ def test_only_what_is_one_metric_leads_a_descent(rng, counted, outputs, n_output
     y = np.eye(2)[rng.integers(0, 2, 30)] if loss == "multinomial" else rng.standard_normal((30, 2))
     assert solve(StructuredRegression(operator, y, alpha=0.5, loss=loss), "newton", 1e-6).converged
     assert not counted
+
+
+def test_it_pays_where_not_much_adapts_alone(rng, monkeypatch, counted):
+    monkeypatch.setattr(_preconditioner, "_DESCENT_SHARE", 0.001)
+    monkeypatch.setattr(_preconditioner, "_DESCENT_SHARE_PAIRS", 0.02)
+    for n_outputs, root in ((1, 100.0), (2, 2000.0)):
+        problem = make_problem(rng, n_outputs=n_outputs, alpha=1e-3)
+        largest = max(np.linalg.norm(coef, 2) for coef in solve(problem.with_strength(1e-3, 0.0)).coefs)
+        for factor in (0.2, 5.0):
+            counted.clear()
+            assert solve(problem.with_strength(1e-3, (factor * root / largest) ** 2), "newton", 1e-6).converged
+            assert bool(counted) == (factor < 1.0)
 
 
 def test_small_problems_do_without(rng, monkeypatch, counted):

@@ -124,7 +124,7 @@ def test_the_step_of_the_classical_scheme_is_reproduced(rng):
     for p, q in problem.design.coef_shapes:
         coefs.append(step[at : at + p * q].reshape(p, q))
         at += p * q
-    majoriser = Majoriser(PrimalPoint(problem, problem.spectral, start.coefs))
+    majoriser = Majoriser(PrimalPoint(problem, start.coefs))
     for found, expected in zip(majoriser.minimiser(), coefs, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-9)
     # It lowers the objective, and so does the accelerated iteration.
@@ -295,7 +295,7 @@ def test_an_alpha_that_drowns_in_the_rounding_of_the_kernel(rng, penalty, alpha,
 
 def test_a_majoriser_with_a_shift_is_the_inverse_of_what_it_says(rng):
     problem = problem_for(PowerPenalty(1), rng, alpha=1e-12)
-    point = PrimalPoint(problem, problem.spectral, [rng.standard_normal(s) for s in problem.design.coef_shapes])
+    point = PrimalPoint(problem, [rng.standard_normal(s) for s in problem.design.coef_shapes])
     X = [rng.standard_normal(s) for s in problem.design.coef_shapes]
     change, prediction, pull = Majoriser(point).solve(X)
     # D' E + A* A E = X for a D' that is a multiple of D, and no less.

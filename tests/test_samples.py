@@ -39,8 +39,8 @@ def pair(rng, problem):
     sampled = copy.copy(problem)
     sampled.design = design
     return (
-        _point.PrimalPoint(problem, problem.spectral, design.by_entries(coefs)),
-        _point.PrimalPoint(sampled, problem.spectral, coefs),
+        _point.PrimalPoint(problem, design.by_entries(coefs)),
+        _point.PrimalPoint(sampled, coefs),
     )
 
 

@@ -154,7 +154,7 @@ def test_steps_of_drafts_are_in_single_precision(rng):
     draft.design = problem.design.with_precision(np.float32)
     coefs, pull = ([0.1 * rng.standard_normal(shape) for shape in shapes] for _ in range(2))
     (change, energy), (rough, rough_energy) = (
-        _point.PrimalPoint(one, one.spectral, coefs).newton_change(pull) for one in (problem, draft)
+        _point.PrimalPoint(one, coefs).newton_change(pull) for one in (problem, draft)
     )
     largest = max(np.abs(matrix).max() for matrix in change)
     errors = [np.abs(a - b).max() / largest for a, b in zip(change, rough, strict=True)]
@@ -174,7 +174,7 @@ def test_penalty_along_a_line(rng):
         spectra = [np.linalg.svd(b + t * e, compute_uv=False) for b, e in zip(coefs, change, strict=True)]
         return 0.5 * problem.alpha * problem.spectral.effective(spectra)
 
-    line = _point.PenaltyLine(_point.PrimalPoint(problem, problem.spectral, coefs), change)
+    line = _point.PenaltyLine(_point.PrimalPoint(problem, coefs), change)
     value, slope = line.at(length)
     assert value == pytest.approx(penalty(length), rel=1e-12)
     assert slope == pytest.approx((penalty(length + step) - penalty(length - step)) / (2 * step), rel=1e-7)
@@ -184,7 +184,7 @@ def test_penalty_along_a_line(rng):
 def test_a_line_that_overflows_is_said_to(rng, sizes):
     problem = StructuredRegression(random_operator(rng, 3, [(3, 5)]), np.ones(3))
     coef, change = (size * rng.standard_normal((3, 5)) for size in sizes)
-    line = _point.PenaltyLine(_point.PrimalPoint(problem, problem.spectral, [coef]), [change])
+    line = _point.PenaltyLine(_point.PrimalPoint(problem, [coef]), [change])
     with pytest.raises(FloatingPointError, match="squares of coefficients overflow"):
         line.at(0.5)
 
@@ -194,7 +194,7 @@ def test_a_line_that_overflows_is_said_to(rng, sizes):
 def test_assembled_system_is_the_system(rng, outputs, C, shapes):
     operator = random_operator(rng, 6, shapes, outputs, C, positions=2)
     problem = StructuredRegression(operator, np.ones((6, C)), "power", 0.1, 30.0, fit_intercept=True)
-    point = _point.PrimalPoint(problem, problem.spectral, [rng.standard_normal(s) for s in operator.coef_shapes])
+    point = _point.PrimalPoint(problem, [rng.standard_normal(s) for s in operator.coef_shapes])
     A = dense_matrix(problem.design)
     columns = np.split(A, np.cumsum([p * q for p, q in operator.coef_shapes])[:-1], axis=1)
     expected = sum(

@@ -94,7 +94,7 @@ def test_the_gap_is_of_second_order_in_what_the_span_misses(rng):
 def test_inner_products_are_those_of_the_products(rng, shape, penalty):
     operator = random_operator(rng, 20, [shape])
     problem = StructuredRegression(operator, rng.standard_normal(20), penalty, 0.3, 5.0)
-    point = PrimalPoint(problem, problem.spectral, [rng.standard_normal(shape)])
+    point = PrimalPoint(problem, [rng.standard_normal(shape)])
     directions = [[rng.standard_normal(shape)] for _ in range(4)]
     layer = point.layers[0]
     for found, function in (

@@ -79,7 +79,7 @@ def point_of(rng, outputs, C, shapes, n=9, loss="squared", **settings):
     operator = random_operator(rng, n, shapes, outputs, C)
     y = np.eye(C)[rng.integers(0, C, n)] if loss == "multinomial" else rng.standard_normal((n, C))
     problem = StructuredRegression(operator, y, "power", 0.1, 30.0, loss, **settings)
-    return _point.PrimalPoint(problem, problem.spectral, [rng.standard_normal(s) for s in operator.coef_shapes])
+    return _point.PrimalPoint(problem, [rng.standard_normal(s) for s in operator.coef_shapes])
 
 
 def dense_system(point):
@@ -118,7 +118,7 @@ def test_products_are_those_of_the_system(rng, monkeypatch, outputs, C, shapes, 
 def test_mean_kernel_is_the_mean_over_outputs(rng, outputs, C, shapes, positions):
     operator = random_operator(rng, 8, shapes, outputs, C, positions)
     problem = StructuredRegression(operator, np.ones((8, C)), "kl", 0.1, 30.0, sample_weight=np.arange(1.0, 9.0))
-    point = _point.PrimalPoint(problem, problem.spectral, [rng.standard_normal(s) for s in operator.coef_shapes])
+    point = _point.PrimalPoint(problem, [rng.standard_normal(s) for s in operator.coef_shapes])
     left, right = zip(*(layer.transforms for layer in point.layers), strict=True)
     dense = dense_matrix(problem.design.transformed(left, right))
     kernel = (dense @ dense.T).reshape(8, C, 8, C)
@@ -135,7 +135,7 @@ def test_kernels_of_one_point_after_another(rng, monkeypatch, fit_intercept):
     problem = StructuredRegression(operator, np.ones(8), "kl", 0.1, 30.0, fit_intercept=fit_intercept)
     kernels = StretchedKernels(problem.design)
     for _ in range(3):
-        point = _point.PrimalPoint(problem, problem.spectral, [rng.standard_normal(s) for s in operator.coef_shapes])
+        point = _point.PrimalPoint(problem, [rng.standard_normal(s) for s in operator.coef_shapes])
         left, right = zip(*(layer.transforms for layer in point.layers), strict=True)
         for indices in ((0, 2), (1,)):
             parts = [
@@ -162,7 +162,7 @@ def test_a_preconditioner_is_renewed_for_its_age_alone(rng):
     operator = random_operator(rng, 60, [(5, 80)])
     problem = StructuredRegression(operator, np.ones(60), "power", 0.1, 100.0)
     preconditioner = _preconditioner.Preconditioner(problem)
-    point = _point.PrimalPoint(problem, problem.spectral, [rng.standard_normal((5, 80))])
+    point = _point.PrimalPoint(problem, [rng.standard_normal((5, 80))])
     renewed = []
     renew = preconditioner.renew
     preconditioner.renew = lambda point: renewed.append(point) or renew(point)
@@ -210,7 +210,7 @@ def test_pair_kernels_are_the_rest_of_the_system(rng, outputs, shapes, centred, 
     operator = random_operator(rng, 30, shapes, outputs)
     problem = StructuredRegression(operator, np.ones(30), penalty, 0.1, 10.0, fit_intercept=centred)
     coefs = [rng.standard_normal(shape) for shape in operator.coef_shapes]
-    point = _point.PrimalPoint(problem, problem.spectral, coefs)
+    point = _point.PrimalPoint(problem, coefs)
     assert all(1 <= len(_pairs.pair_terms(layer)) <= n_terms for layer in point.layers)
     pairs = _pairs.pair_kernels(problem.design, point)
     assert len(pairs) == len(shapes)
@@ -229,7 +229,7 @@ def test_pair_kernels_of_the_strongest_directions(rng, monkeypatch, penalty):
     monkeypatch.setattr(_pairs, "_LEFT_OUT", 1e-10)
     operator = random_operator(rng, 30, [(6, 7), (8, 5), (4, 2)])
     problem = StructuredRegression(operator, np.ones(30), penalty, 0.1, 10.0)
-    point = _point.PrimalPoint(problem, problem.spectral, [rng.standard_normal(s) for s in operator.coef_shapes])
+    point = _point.PrimalPoint(problem, [rng.standard_normal(s) for s in operator.coef_shapes])
     kernels = StretchedKernels(problem.design)
     expected = kernels.mean(point).copy()
     for layer, spectrum in zip(operator.layers, point.layers, strict=True):
@@ -274,7 +274,7 @@ def test_passes_that_change_nothing_come_to_an_end(rng, monkeypatch, scale):
     for design, products in ((problem.design, narrow), (problem.design, problem.design), (narrow, problem.design)):
         draft = copy.copy(problem)
         draft.design = design
-        point = _point.PrimalPoint(draft, problem.spectral, point.coefs)
+        point = _point.PrimalPoint(draft, point.coefs)
         preconditioner = _preconditioner.Preconditioner(problem)
         preconditioner.products._use(products)
         preconditioner.update(point)

@@ -50,10 +50,6 @@ class LayeredPenalty:
         """Σ_l Σ_j ω̃_μ(σ_j) of one array of singular values a layer."""
         return sum(layer.effective(values).sum() for layer, values in zip(self, spectra, strict=True))
 
-    def fixed(self):
-        """The same without any stretch."""
-        return LayeredPenalty(ScaledPenalty(layer.penalty, 0.0) for layer in self)
-
     def relaxed(self, root):
         """The same with no √μ below `root`: less of the tail. Itself if there is none."""
         if root <= self.root:

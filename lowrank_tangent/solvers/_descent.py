@@ -38,13 +38,15 @@ _LEAST_SERVICE = 4
 _LEAST_OBJECTIVE = 1e-4
 
 
-def descend(problem, preconditioner, tol):
+def descend(zero, pull, preconditioner, tol):
     """Descend from B = 0 to near the minimum.
 
     Parameters
     ----------
-    problem : StructuredRegression
-        With a convex penalty and the squared loss, in any precision.
+    zero : PrimalPoint
+        B = 0 of a problem with a convex penalty and the squared loss, in any precision.
+    pull : list of ndarray
+        A* r there.
     preconditioner : Preconditioner
         One that serves as a metric. It is renewed on the way.
     tol : float
@@ -55,8 +57,7 @@ def descend(problem, preconditioner, tol):
     (point, dual) : (PrimalPoint, ndarray of shape (n, C)) or None
         With the dual point that belongs to the primal one. None if that was not found.
     """
-    zero = PrimalPoint(problem, problem.spectral, problem.design.zeros(), np.zeros_like(problem.target))
-    point = zero
+    problem, point = zero.problem, zero
     least = _LEAST_OBJECTIVE * point.objective
     near = max(_NEAR, _NEAR_GAP * tol)
     service = max(_LEAST_SERVICE, int(0.5 * preconditioner.metric_cost / preconditioner.descent_cost))
@@ -65,12 +66,13 @@ def descend(problem, preconditioner, tol):
         if point.objective <= least:
             break
         if left == 0:
-            # Products that came for free add up errors; here they are made anew.
-            seen, point = point, zero if point is zero else _point(problem, point.coefs)
-            if _has_drifted(seen, point):
-                break
-            pull, last = problem.design.rmatvec(point.residual), None
-            metric = _Metric(point, preconditioner)
+            if point is not zero:
+                # Products that came for free add up errors; here they are made anew.
+                seen, point = point, PrimalPoint(problem, point.coefs)
+                if _has_drifted(seen, point):
+                    break
+                pull = problem.design.rmatvec(point.residual)
+            last, metric = None, _Metric(point, preconditioner)
             lifetime += service
             left = lifetime
         gradient = [
@@ -82,7 +84,7 @@ def descend(problem, preconditioner, tol):
         if not 0.0 < decrement < np.inf:
             break
         if decrement <= near * point.objective:
-            fresh = _point(problem, point.coefs)
+            fresh = PrimalPoint(problem, point.coefs)
             if _has_drifted(point, fresh):
                 break
             # The residual that the descent has seen: its A* r is near G.
@@ -164,7 +166,3 @@ class _Metric:
     def _inverse(self, matrices):
         """D⁻¹ times one matrix a layer."""
         return [rotate(matrix, *pair, matrix.shape) for matrix, pair in zip(matrices, self._inverses, strict=True)]
-
-
-def _point(problem, coefs):
-    return PrimalPoint(problem, problem.spectral, coefs)

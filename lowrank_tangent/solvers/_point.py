@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..penalties import LayeredPenalty, divided_differences
+from ..penalties import divided_differences
 from ..transforms import LowRankTransform
 from ._pairs import pair_factors
 
@@ -55,31 +55,28 @@ class PrimalPoint:
     """Coefficients B, the loss at A B, and what gradient and Hessian products need of them."""
 
     problem: object
-    spectral: LayeredPenalty
     coefs: list
     known_prediction: np.ndarray | None = None
 
-    def with_penalty(self, spectral):
-        """The same point for another adaptivity."""
-        if spectral is self.spectral:
-            return self
-        return PrimalPoint(self.problem, spectral, self.coefs, self.prediction)
+    def of(self, problem):
+        """The same point of a problem that differs in alpha and penalty alone."""
+        return PrimalPoint(problem, self.coefs, self.prediction)
 
     def moved(self, length, change, prediction):
         """The point B + length · dB, with A dB known."""
         coefs = [layer.moved(length, part) for layer, part in zip(self.layers, change, strict=True)]
-        moved = PrimalPoint(self.problem, self.spectral, coefs, self.prediction + length * prediction)
+        moved = PrimalPoint(self.problem, coefs, self.prediction + length * prediction)
         # Where little is left of it, A B is computed anew, so that no error builds up in the residual.
         if np.sum(moved.residual**2) >= _SMALL_RESIDUAL * np.sum(self.prediction**2):
             return moved
-        return PrimalPoint(self.problem, self.spectral, coefs)
+        return PrimalPoint(self.problem, coefs)
 
     @functools.cached_property
     def layers(self):
         """Spectral calculus of each layer."""
         return [
             _spectrum_of(coef, penalty, self.problem.alpha, self.problem.design.dtype)
-            for coef, penalty in zip(self.coefs, self.spectral, strict=True)
+            for coef, penalty in zip(self.coefs, self.problem.spectral, strict=True)
         ]
 
     @functools.cached_property
@@ -99,21 +96,20 @@ class PrimalPoint:
 
     @functools.cached_property
     def penalty(self):
-        """Penalty for the adaptivity of this point."""
-        return self.penalty_for(self.spectral)
+        """Penalty."""
+        return self._penalty_of(self.problem)
 
     @property
     def objective(self):
-        """Primal objective for the adaptivity of this point."""
+        """Primal objective."""
         return self.loss.value + self.penalty
 
-    def penalty_for(self, spectral):
-        """Penalty for some adaptivity."""
-        return 0.5 * self.problem.alpha * spectral.effective([layer.values for layer in self.layers])
+    def objective_of(self, problem):
+        """Primal objective of a problem that differs in alpha and penalty alone."""
+        return self.loss.value + self._penalty_of(problem)
 
-    def objective_for(self, spectral):
-        """Primal objective for some adaptivity."""
-        return self.loss.value + self.penalty_for(spectral)
+    def _penalty_of(self, problem):
+        return 0.5 * problem.alpha * problem.spectral.effective([layer.values for layer in self.layers])
 
     def apply_curvature(self, matrices):
         """H times one matrix a layer."""
@@ -315,7 +311,7 @@ class PenaltyLine:
 
     def at(self, length):
         """The penalty at this length, and its derivative there, ⟨G, dB⟩."""
-        alpha, spectral = self._point.problem.alpha, self._point.spectral
+        alpha, spectral = self._point.problem.alpha, self._point.problem.spectral
         spectra, slope = [], 0.0
         for penalty, (gram, cross, square) in zip(spectral, self._products, strict=True):
             with np.errstate(over="ignore", invalid="ignore"):

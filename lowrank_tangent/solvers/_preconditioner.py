@@ -35,6 +35,9 @@ _CHOLESKY_ENTRY = 700
 #: no Γ term in the preconditioner. Where there is one, it saves the cost of that.
 _DESCENT_CALLS = 1.5e9
 _DESCENT_PRODUCTS = 100
+#: It does not save them far in the tail of the penalty, which is where the alpha of the ridge solution to start from is
+#: less than this share of that of the problem, with a Γ term in the preconditioner and without.
+_DESCENT_SHARE_PAIRS, _DESCENT_SHARE = 0.02, 0.001
 #: Products that a preconditioner class by class saves before it has to be renewed, about.
 _CLASSWISE_PRODUCTS = 250
 #: Landmarks for samples whose whole kernel is not formed: as many as cost as much as so many products, no fewer than
@@ -59,15 +62,14 @@ class Preconditioner:
     is_fresh : bool
         Whether it was made at the latest point.
     is_metric : bool
-        Whether without the Γ term it is the inverse of one matrix for all outputs, as `_descent.py` needs it, and to
-        begin with that pays.
+        Whether without the Γ term it is the inverse of one matrix for all outputs, as `_descent.py` needs it, and of a
+        problem so large that to begin with that may pay.
     metric_cost, descent_cost : float
         Operations of such a one, and of a step of that descent; only of a metric.
     """
 
     def __init__(self, problem):
         design = problem.design
-        self.problem = problem
         n, C = design.n_samples, design.n_outputs
         exact_cost = _exact_cost(design)
         self.may_be_exact = not design.is_streamed and n * C <= _EXACT_UNKNOWNS and exact_cost <= _EXACT_OPERATIONS
@@ -103,10 +105,9 @@ class Preconditioner:
         self.product_cost = self.products.cost + solve_cost + _CALL_OVERHEAD
         self.expire()
 
-    def of(self, problem):
-        """The same for another alpha or adaptivity: what is known of the last one serves until it has to be renewed."""
-        self.problem = problem
-        return self
+    def leads_descent(self, share):
+        """Whether to begin with a descent pays, where the alpha of ridge is this share of that of the problem."""
+        return self.is_metric and share >= (_DESCENT_SHARE_PAIRS if self._has_pairs else _DESCENT_SHARE)
 
     def update(self, point):
         """Renew at this point, if the age of the last one has cost as much."""
@@ -124,7 +125,7 @@ class Preconditioner:
         Without the Γ term unless with `pairs`.
         """
         self._forget()
-        self.is_fresh = True
+        self.is_fresh, self._alpha = True, point.problem.alpha
         self._with_pairs = self._has_pairs and pairs
         if self._has_pairs and not pairs:
             self._fresh_steps = 0  # a new one, with that term, would save all the steps of its system
@@ -168,7 +169,7 @@ class Preconditioner:
     def apply(self, residual):
         """Approximate inverse of the system times `residual` of shape (n, C)."""
         rhs = residual.reshape(-1) if self.exact else residual
-        return self.problem.alpha * self._factor.solve(rhs).reshape(residual.shape)
+        return self._alpha * self._factor.solve(rhs).reshape(residual.shape)
 
     def _constrained_at(self, point):
         """Factor of the system without what a loss takes out for an intercept, which least squares has in the rows."""
@@ -178,13 +179,13 @@ class Preconditioner:
             return factor
         if self.exact:
             directions = directions.reshape(len(directions), -1)
-        return ConstrainedFactor(factor, self.problem.alpha, directions.astype(self.products.design.dtype))
+        return ConstrainedFactor(factor, point.problem.alpha, directions.astype(self.products.design.dtype))
 
     def _exact(self, point):
-        return _shifted_factor(lambda: _system_kernel(point), self.problem.alpha)
+        return _shifted_factor(lambda: _system_kernel(point), point.problem.alpha)
 
     def _kernel(self, point):
-        return _shifted_factor(lambda: self._curved_kernel(point), self.problem.alpha)
+        return _shifted_factor(lambda: self._curved_kernel(point), point.problem.alpha)
 
     def _classwise(self, point):
         design, loss = self.products.design, point.loss
@@ -194,10 +195,10 @@ class Preconditioner:
             kernels = output_kernels(design, point)
 
         def scaled(kernel, scale):
-            return _shifted_factor(lambda: scale[:, None] * kernel * scale, self.problem.alpha)
+            return _shifted_factor(lambda: scale[:, None] * kernel * scale, point.problem.alpha)
 
         factors = map(scaled, kernels, loss.scales.T.astype(design.dtype))
-        return ClasswiseFactor(factors, self.problem.alpha, loss.roots.astype(design.dtype))
+        return ClasswiseFactor(factors, point.problem.alpha, loss.roots.astype(design.dtype))
 
     def _curved_kernel(self, point):
         """Mean kernel with the Γ term of one output and the curvature of the loss."""
@@ -218,7 +219,7 @@ class Preconditioner:
             diagonal = diagonal * design.row_scale**2
         roots = _roots(point, design.dtype)
         columns = features.mean_gram(landmarks) * roots[:, None]
-        return NystromFactor(columns, landmarks.mean_gram(), diagonal * roots**2, self.problem.alpha)
+        return NystromFactor(columns, landmarks.mean_gram(), diagonal * roots**2, point.problem.alpha)
 
 
 def _roots(point, dtype):

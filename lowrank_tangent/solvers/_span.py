@@ -102,7 +102,6 @@ class SolutionSpan:
         self._weights = self._extrapolated(problem.alpha)
         point = PrimalPoint(
             problem,
-            problem.spectral,
             combined_layers(self._weights, [known.coefs for known in self._known]),
             combined(self._weights, [known.prediction for known in self._known]),
         )

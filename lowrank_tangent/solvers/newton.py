@@ -16,8 +16,9 @@ gap, the method goes on in double precision, and the certificate always does. Wi
 of wide layers, coefficients are written in the samples (`_samples.py`), and entry by entry where that is not exact
 enough.
 
-With the squared loss, and samples enough, the way to the neighbourhood of the solution is a descent by conjugate
-gradients on the objective itself (`_descent.py`); else it is a continuation in the adaptivity from the ridge solution.
+The way to the neighbourhood of the solution is a continuation from a ridge solution (`_stages.py`). With the squared
+loss, samples enough and not much adaptivity, a descent by conjugate gradients on the objective itself (`_descent.py`)
+is faster.
 """
 
 from __future__ import annotations
@@ -34,13 +35,9 @@ from ._line_search import step_length
 from ._point import PrimalPoint, gram_singular_values
 from ._preconditioner import Preconditioner
 from ._samples import SampledDesign, by_entries
+from ._stages import first_stage, is_stage_done, next_stage, ridge_alpha
 from ._system import solve_system
 
-#: Continuation in the adaptivity starts where √μ is the largest singular value of the ridge solution, and lets √μ
-#: fall by this factor a stage: far into the tail of the penalty its curvature says nothing about the way.
-_STAGE_FACTOR = 8.0
-#: A stage is done when a Newton step gains less than this share of the penalty.
-_STAGE_DECREMENT = 0.1
 #: Newton's equation is solved to this share of the gap that is asked for, or of what the barrier of the dual weighs.
 _INNER_MARGIN = 0.2
 #: Gap to which the ridge solution is solved, relative to the objective of B = 0: this share of the gap that is asked
@@ -72,10 +69,10 @@ def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
     -------
     coefs, dual, message
     """
-    preconditioner = Preconditioner(problem) if preconditioner is None else preconditioner.of(problem)
+    preconditioner = Preconditioner(problem) if preconditioner is None else preconditioner
     if warm_start is not None:
         coefs, dual = warm_start
-        point = PrimalPoint(problem, problem.spectral, coefs)
+        point = PrimalPoint(problem, coefs)
         return _iterate(point, dual, problem.design.rmatvec(dual), problem, monitor, max_iter, preconditioner)
     point, dual = _start(problem, preconditioner, monitor.tol)
     pull = point.problem.design.rmatvec(dual)
@@ -86,19 +83,19 @@ def continue_path(problem, monitor, max_iter, start, preconditioner):
     """Newton's method from the `Start` that a path points to; from scratch without one."""
     if start is None:
         return solve_newton(problem, monitor, max_iter, None, preconditioner)
-    return _iterate(*start, problem, monitor, max_iter, preconditioner.of(problem))
+    return _iterate(*start, problem, monitor, max_iter, preconditioner)
 
 
 def _iterate(point, dual, pull, problem, monitor, max_iter, preconditioner):
-    """Newton's method from a primal point and a dual point, of this problem or of a draft of it."""
-    final = problem.spectral
-    best = _BestPair(point, dual, pull)
+    """Newton's method from a primal point and a dual point, of this problem, or of a draft or an early stage of it."""
+    best = _BestPair(_in_terms_of(point.problem.design, problem), point, dual, pull)
     solved = True
     for iteration in range(max_iter + 1):
-        if point.problem is not problem and (not solved or best.is_too_fine(monitor.tol)):
-            point = PrimalPoint(problem, point.spectral, by_entries(point.problem.design, point.coefs))
+        design = point.problem.design
+        if design is not problem.design and (not solved or best.is_too_fine(monitor.tol)):
+            point = PrimalPoint(_in_terms_of(problem.design, point.problem), by_entries(design, point.coefs))
             pull = problem.design.rmatvec(dual)
-            best = _BestPair(point, dual, pull)
+            best = _BestPair(problem, point, dual, pull)
         message = monitor.record(iteration, best.certificate)
         if message:
             break
@@ -110,10 +107,10 @@ def _iterate(point, dual, pull, problem, monitor, max_iter, preconditioner):
         if moved is not None:
             best.offer_primal(moved)
             point = moved
-        elif point.problem is problem and not preconditioner.sharpen(point):
+        elif point.problem.design is problem.design and not preconditioner.sharpen(point):
             if _is_lost(step, solved):
                 raise FloatingPointError("rounding errors of Newton's equation dwarf the objective")
-            if point.spectral is final:
+            if point.problem.spectral is problem.spectral:
                 message = "the objective cannot be improved in floating-point arithmetic"
                 best.offer_dual(step.dual, step.pull)
                 monitor.record(iteration + 1, best.certificate)
@@ -125,8 +122,8 @@ def _iterate(point, dual, pull, problem, monitor, max_iter, preconditioner):
             dual = point.residual
             pull = point.problem.design.rmatvec(dual)
             best.offer_dual(dual, pull)
-        if point.spectral is not final and (moved is None or 0.5 * step.decrement <= _STAGE_DECREMENT * point.penalty):
-            point = point.with_penalty(final.relaxed(point.spectral.root / _STAGE_FACTOR))
+        if point.problem.spectral is not problem.spectral and (moved is None or is_stage_done(point, step.decrement)):
+            point = next_stage(point, best.problem)
         solved = solved and moved is not None
     return by_entries(best.problem.design, best.coefs), best.dual, message
 
@@ -134,19 +131,27 @@ def _iterate(point, dual, pull, problem, monitor, max_iter, preconditioner):
 def _start(problem, preconditioner, tol):
     """Primal and dual point to start from, of the problem or of a draft of it: a descent's, or those of ridge."""
     draft = _draft_of(problem, preconditioner)
-    if preconditioner.is_metric and isinstance(draft.design, TangentOperator):
+    zero, pull, alpha = _zero(draft)
+    if preconditioner.leads_descent(alpha / problem.alpha) and isinstance(draft.design, TangentOperator):
         # Numbers that leave the precision at hand, too, are a reason to start otherwise.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"), contextlib.suppress(FloatingPointError):
-            start = descend(draft, preconditioner, tol)
+            start = descend(zero, pull, preconditioner, tol)
             if start is not None:
                 return start
     ridge_tol = max(_RIDGE_TOL, _RIDGE_MARGIN * tol)
-    coefs, dual, solved = _ridge(draft, preconditioner, ridge_tol)
+    coefs, dual, solved = _ridge(zero, alpha, preconditioner, ridge_tol)
     if not solved:
         draft = problem
-        coefs, dual, _ = _ridge(problem, preconditioner, ridge_tol)
-    point = PrimalPoint(draft, problem.spectral, coefs)
-    return point.with_penalty(problem.spectral.relaxed(max(layer.values.max() for layer in point.layers))), dual
+        zero, _, alpha = _zero(problem)
+        coefs, dual, _ = _ridge(zero, alpha, preconditioner, ridge_tol)
+    return first_stage(PrimalPoint(draft, coefs), draft), dual
+
+
+def _zero(problem):
+    """The point B = 0, A* r there, and the alpha of the ridge solution to start from."""
+    zero = PrimalPoint(problem, problem.design.zeros(), np.zeros_like(problem.target))
+    pull = problem.design.rmatvec(zero.residual)
+    return zero, pull, ridge_alpha(zero, pull)
 
 
 def _draft_of(problem, preconditioner):
@@ -156,17 +161,26 @@ def _draft_of(problem, preconditioner):
     sampled = None if preconditioner.may_be_exact else SampledDesign.of(problem.design, products)
     if sampled is None and not products.is_single:
         return problem
+    return _in_terms_of(products.design if sampled is None else sampled, problem)
+
+
+def _in_terms_of(design, problem):
+    """The problem with its features in another precision, or its coefficients written otherwise."""
+    if design is problem.design:
+        return problem
     draft = copy.copy(problem)
-    draft.design = products.design if sampled is None else sampled
+    draft.design = design
     return draft
 
 
-def _ridge(problem, preconditioner, tol):
+def _ridge(zero, alpha, preconditioner, tol):
     """Coefficients and dual point of ridge, (I + A A*/α) r = y and B = A* r / α, and whether they were found.
 
     Of another loss, the best coefficients on the way to the minimum of its second-order approximation at 0.
     """
-    zero = PrimalPoint(problem, problem.spectral, problem.design.zeros())
+    problem = copy.copy(zero.problem)
+    problem.alpha = alpha
+    zero = zero.of(problem)
     preconditioner.update(zero)
     nothing = np.zeros_like(problem.target)
     system, solved = solve_system(zero, nothing, None, preconditioner, 0.5 * tol * zero.loss.value, 0.0)
@@ -177,10 +191,10 @@ def _ridge(problem, preconditioner, tol):
 
 
 class _BestPair:
-    """The best primal and the best dual point so far, for the adaptivity that is asked for."""
+    """The best primal and the best dual point so far, for the strength that is asked for."""
 
-    def __init__(self, point, dual, pull):
-        self.problem = point.problem
+    def __init__(self, problem, point, dual, pull):
+        self.problem = problem
         self.objective, self.dual_objective = np.inf, -np.inf
         self.offer_primal(point)
         self.offer_dual(dual, pull)
@@ -201,7 +215,7 @@ class _BestPair:
 
     def offer_primal(self, point):
         """Keep these coefficients if their objective is lower."""
-        objective = point.objective_for(self.problem.spectral)
+        objective = point.objective_of(self.problem)
         if objective < self.objective:
             self.objective, self.coefs = objective, point.coefs
 
@@ -219,7 +233,7 @@ class _BestPair:
 def _newton_step(point, dual, pull, preconditioner, wanted_gap):
     """Inexact Newton step by preconditioned conjugate gradients, from a dual point near the next one."""
     preconditioner.update(point)
-    barrier = point.problem.alpha * point.spectral.root**2
+    barrier = point.problem.alpha * point.problem.spectral.root**2
     target = _INNER_MARGIN * min(wanted_gap, barrier)
     return solve_system(point, dual, pull, preconditioner, target, point.penalty)
 

@@ -53,7 +53,7 @@ def solve_reweighted(problem, monitor, max_iter, warm_start):
     -------
     coefs, dual, message
     """
-    point = _point(problem, ridge_start(problem) if warm_start is None else warm_start[0])
+    point = PrimalPoint(problem, ridge_start(problem) if warm_start is None else warm_start[0])
     last, best = point, math.inf
     for iteration in range(max_iter + 1):
         pull = problem.design.rmatvec(point.residual)
@@ -78,8 +78,7 @@ def solve_reweighted(problem, monitor, max_iter, warm_start):
 
 def ridge_start(problem):
     """Coefficients of ridge regression on the features as they are."""
-    zeros = problem.design.zeros()
-    return Majoriser(PrimalPoint(problem, problem.spectral.fixed(), zeros)).minimiser()
+    return Majoriser(PrimalPoint(problem.with_strength(problem.alpha, 0.0), problem.design.zeros())).minimiser()
 
 
 def random_start(problem, rng):
@@ -89,7 +88,7 @@ def random_start(problem, rng):
     for shape in problem.design.coef_shapes:
         direction = np.outer(rng.standard_normal(shape[0]), rng.standard_normal(shape[1]))
         coefs.append(scale * direction / np.linalg.norm(direction))
-    return Majoriser(_point(problem, coefs)).minimiser()
+    return Majoriser(PrimalPoint(problem, coefs)).minimiser()
 
 
 class Majoriser:
@@ -133,13 +132,9 @@ class Majoriser:
         return self._shift * self._factor.solve(flat).reshape(values.shape)
 
 
-def _point(problem, coefs):
-    return PrimalPoint(problem, problem.spectral, coefs)
-
-
 def _certificate(point, stationarity):
-    objective = float(point.objective_for(point.spectral))
-    if not point.spectral.is_convex:
+    objective = float(point.objective)
+    if not point.problem.spectral.is_convex:
         return Certificate(objective, math.nan, math.nan, stationarity)
     return Certificate.of(objective, point.problem.best_multiple(point.residual)[1])
 
@@ -189,7 +184,7 @@ def _line_search(point, step, downhill):
     linear, quadratic = np.vdot(point.residual, prediction), np.sum(prediction**2)
     length = 1.0
     while True:
-        moved = _point(point.problem, [b + length * e for b, e in zip(point.coefs, change, strict=True)])
+        moved = PrimalPoint(point.problem, [b + length * e for b, e in zip(point.coefs, change, strict=True)])
         # From differences: where the loss dwarfs the penalty, that of two objectives would be rounding.
         terms = (-length * linear, 0.5 * length**2 * quadratic, moved.penalty, -point.penalty)
         rounding = 8 * _EPS * max(abs(term) for term in terms)

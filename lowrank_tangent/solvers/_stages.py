@@ -1,0 +1,82 @@
+"""Continuation from ridge to the penalty of a problem, by problems with less and less ridge and more and more tail.
+
+Far into its tail the curvature of the penalty says nothing about the way, so √μ begins where the largest singular value
+of the ridge solution is, and falls from stage to stage. With the alpha of the problem the tail, which is α √μ times the
+nuclear norm for the named prices, would weigh far too much at first, and every stage would have to find another
+solution. So each has an alpha of its own, with which the largest singular values cost what they cost in the end; and so
+has ridge.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+
+from ._point import gram_singular_values
+
+#: √μ falls by this factor a stage.
+_FACTOR = 4.0
+#: A stage is done when a Newton step gains less than this share of the penalty.
+_DECREMENT = 0.1
+#: Most steps of the iteration for the alpha of ridge, and the share of the last one that no longer matters.
+_ALPHA_STEPS = 100
+_ALPHA_CHANGE = 0.1
+
+
+def first_stage(ridge, problem):
+    """The ridge solution as a point of the first stage of a problem."""
+    return _at_stage(ridge, problem, max(layer.values.max() for layer in ridge.layers))
+
+
+def is_stage_done(point, decrement):
+    """Whether a Newton step with this decrement has found enough of a stage, at the point that it has led to."""
+    return 0.5 * decrement <= _DECREMENT * point.penalty
+
+
+def next_stage(point, problem):
+    """The point of a stage in the next one."""
+    return _at_stage(point, problem, point.problem.spectral.root / _FACTOR)
+
+
+def _at_stage(point, problem, root):
+    """The point in a problem with no √μ below `root`, where the largest singular values cost the same."""
+    spectral = problem.spectral.relaxed(root)
+    if spectral is problem.spectral:
+        return point.of(problem)
+    stage = copy.copy(problem)
+    largest = np.array([layer.values.max() for layer in point.layers])
+    if not largest.any():
+        largest[:] = root
+    stage.alpha = problem.alpha * problem.spectral.effective(largest) / spectral.effective(largest)
+    stage.spectral = spectral
+    return point.of(stage)
+
+
+def ridge_alpha(zero, pull):
+    """An alpha with which ridge costs the largest singular values of its solution what the penalty does.
+
+    Where much adapts that is a small share of the alpha of the problem, with which ridge would find next to nothing.
+    The solution is estimated: the multiple of the first gradient that fits best with its Rayleigh quotient.
+
+    Parameters
+    ----------
+    zero : PrimalPoint
+        B = 0.
+    pull : list of ndarray
+        A* r there.
+    """
+    problem = zero.problem
+    spectra = [gram_singular_values(matrix) for matrix in pull]
+    largest, alpha = np.array([values.max() for values in spectra]), problem.alpha
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        size = sum(np.sum(values**2) for values in spectra)
+        curvature = np.mean(zero.loss.mean_curvature) * size / np.sum(zero.residual**2)
+        for _ in range(_ALPHA_STEPS):
+            values = largest / (alpha + curvature)
+            if not 0.0 < np.sum(values**2) < np.inf:
+                return problem.alpha
+            last, alpha = alpha, problem.alpha * problem.spectral.effective(values) / np.sum(values**2)
+            if last - alpha <= _ALPHA_CHANGE * last:
+                break
+    return float(alpha)
