@@ -38,6 +38,7 @@ def test_largest_singular_values_cost_the_same_in_every_stage(rng, penalty, adap
         ]
         assert costs[0] == pytest.approx(costs[1], rel=1e-12)
         assert stage.alpha < problem.alpha
+        assert type(stage.alpha) is float  # a number of NumPy would take single precision to double
         assert stage.design is problem.design
         roots.append(stage.spectral.root)
         point = _stages.next_stage(point, problem)
@@ -60,18 +61,17 @@ def test_a_stage_without_coefficients_is_one(rng):
     assert 0.0 < point.problem.alpha < problem.alpha
 
 
-@pytest.mark.parametrize(("loss", "curvature"), [("squared", 1.0), ("multinomial", 0.25)])
 @pytest.mark.parametrize("penalty", ["power", "kl"])
-def test_ridge_costs_what_the_penalty_does(rng, penalty, loss, curvature):
-    """With orthonormal features, of which the solution is known: to second order, for the cross-entropy."""
+def test_ridge_costs_what_the_penalty_does(rng, penalty):
+    """With orthonormal features, of which the solution is known."""
     n, size = 12, 3.0
     basis = np.linalg.qr(rng.standard_normal((20, n)))[0].T
     operator = TangentOperator([LayerFactors(size * basis, np.ones((n, 1)))])
     for adaptivity in (1e-6, 1.0, 1e3, 1e8):
-        problem = StructuredRegression(operator, rng.integers(0, 2, n), penalty, 2.0, adaptivity, loss=loss)
+        problem = StructuredRegression(operator, rng.standard_normal(n), penalty, 2.0, adaptivity)
         zero = PrimalPoint(problem, problem.design.zeros())
         alpha = _stages.ridge_alpha(zero, problem.design.rmatvec(zero.residual))
-        value = size * np.linalg.norm(zero.residual) / (alpha + curvature * size**2)
+        value = size * np.linalg.norm(zero.residual) / (alpha + size**2)
         cost = problem.alpha * float(problem.spectral[0].effective(np.array(value)))
         assert alpha * value**2 == pytest.approx(cost, rel=0.12)
         assert 0.0 < alpha <= problem.alpha
