@@ -58,8 +58,8 @@ def ridge_alpha(zero, pull):
     """An alpha with which ridge costs the largest singular values of its solution what the penalty does.
 
     Where much adapts that is a small share of the alpha of the problem, with which ridge would find next to nothing.
-    The solution is estimated as ``A* r / (α + κ)``, κ the Rayleigh quotient of the kernel A A* at r: that of the squared
-    loss. With the cross-entropy, which curves less, it is an estimate from below, and better so: what a far smaller
+    The solution is estimated as ``A* r / (α + κ)``, with κ the Rayleigh quotient of the kernel A A* at r, as of the
+    squared loss. With the cross-entropy, which curves less, that is less than it is, and better so: what a far smaller
     alpha leads to is no longer near B = 0.
 
     Parameters
