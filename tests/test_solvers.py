@@ -1,6 +1,7 @@
 import copy
 import itertools
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.operators import LayerFactors, TangentOperator
 from lowrank_tangent.penalties import PowerPenalty, ScaledPenalty, divided_differences
 from lowrank_tangent.problem import Certificate
-from lowrank_tangent.solvers import _kernels, _point, _preconditioner
+from lowrank_tangent.solvers import SOLVERS, _kernels, _point, _preconditioner
 
 pytestmark = pytest.mark.filterwarnings("error")
 LAYERS = {"one layer": [(4, 6)], "two layers": [(3, 5), (5, 2)]}
@@ -451,3 +452,23 @@ def test_progress_bar_shows_the_gap(rng, capsys):
     assert "gap" in printed.err
     assert "objective" in printed.err
     assert printed.out == ""
+
+
+def test_a_dual_point_that_rounding_keeps_outside_is_taken_inside(rng, monkeypatch):
+    """Where A* r is mostly rounding, its singular values are not known to the digits that the boundary asks for."""
+    operator = random_operator(rng, 30, [(5, 9)])
+    problem = StructuredRegression(operator, low_rank_target(rng, operator, 0.1), "kl", alpha=1.0, adaptivity=1e8)
+    usual = solve(problem, "newton", 1e-6)
+    largest = 2.0 / problem.alpha * np.linalg.norm(problem.design.rmatvec(usual.dual)[0], 2)
+    outside = (1.0 + 1e-9) * problem.spectral[0].conjugate_domain / largest * usual.dual
+    assert problem.certificate(usual.coefs, outside).dual_objective == -np.inf
+
+    def rounded(problem, monitor, *_):
+        monitor.record(0, Certificate.of(usual.objective, usual.dual_objective))
+        return usual.coefs, outside, ""
+
+    monkeypatch.setitem(SOLVERS, "newton", replace(SOLVERS["newton"], squared=rounded))
+    monkeypatch.setattr(StructuredRegression, "best_multiple", lambda *_: (outside, usual.dual_objective))
+    solution = solve(problem, "newton", 1e-4)
+    assert solution.converged
+    assert solution.dual_objective == problem.certificate(solution.coefs, solution.dual).dual_objective

@@ -73,6 +73,8 @@ SOLVERS = {
 
 #: Share of the memory that the kernel of the closed form may take before `auto` iterates instead.
 _KERNEL_SHARE = 0.1
+#: A dual point that rounding keeps out of its domain is taken so many times.
+_FAR_INSIDE = 1.0 - 1e-6
 #: Number of solutions for one adaptivity that the next one begins with.
 _PASSED_ON = 3
 
@@ -254,6 +256,9 @@ def _solve_from(start, problem, run, max_iter, monitor):
         certificate = problem.certificate(coefs, dual, prediction)
         if math.isinf(certificate.dual_gap):  # rounding has moved the dual point out of its domain
             dual, _ = problem.best_multiple(dual)
+            certificate = problem.certificate(coefs, dual, prediction)
+        if math.isinf(certificate.dual_objective):  # even the best multiple, where A* r itself is mostly rounding
+            dual = _FAR_INSIDE * dual
             certificate = problem.certificate(coefs, dual, prediction)
         if math.isnan(certificate.error):
             raise FloatingPointError("their certificate is not a number")
