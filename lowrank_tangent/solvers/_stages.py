@@ -77,9 +77,10 @@ def ridge_alpha(zero, pull):
         curvature = size / np.sum(zero.residual**2)
         for _ in range(_ALPHA_STEPS):
             values = largest / (alpha + curvature)
-            if not 0.0 < np.sum(values**2) < np.inf:
+            squares = np.sum(values**2)
+            if not 0.0 < squares < np.inf:
                 return problem.alpha
-            last, alpha = alpha, problem.alpha * problem.spectral.effective(values) / np.sum(values**2)
+            last, alpha = alpha, problem.alpha * problem.spectral.effective(values) / squares
             if last - alpha <= _ALPHA_CHANGE * last:
                 break
     return float(alpha)

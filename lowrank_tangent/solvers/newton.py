@@ -131,7 +131,7 @@ def _iterate(point, dual, pull, problem, monitor, max_iter, preconditioner):
 def _start(problem, preconditioner, tol):
     """Primal and dual point to start from, of the problem or of a draft of it: a descent's, or those of ridge."""
     draft = _draft_of(problem, preconditioner)
-    zero, pull, alpha = _zero(draft)
+    zero, pull, alpha = _outset(draft)
     if preconditioner.leads_descent(alpha / problem.alpha) and isinstance(draft.design, TangentOperator):
         # Numbers that leave the precision at hand, too, are a reason to start otherwise.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"), contextlib.suppress(FloatingPointError):
@@ -139,15 +139,15 @@ def _start(problem, preconditioner, tol):
             if start is not None:
                 return start
     ridge_tol = max(_RIDGE_TOL, _RIDGE_MARGIN * tol)
-    coefs, dual, solved = _ridge(zero, alpha, preconditioner, ridge_tol)
+    ridge, dual, solved = _ridge(zero, alpha, preconditioner, ridge_tol)
     if not solved:
         draft = problem
-        zero, _, alpha = _zero(problem)
-        coefs, dual, _ = _ridge(zero, alpha, preconditioner, ridge_tol)
-    return first_stage(PrimalPoint(draft, coefs), draft), dual
+        zero, _, alpha = _outset(problem)
+        ridge, dual, _ = _ridge(zero, alpha, preconditioner, ridge_tol)
+    return first_stage(ridge, draft), dual
 
 
-def _zero(problem):
+def _outset(problem):
     """The point B = 0, A* r there, and the alpha of the ridge solution to start from."""
     zero = PrimalPoint(problem, problem.design.zeros(), np.zeros_like(problem.target))
     pull = problem.design.rmatvec(zero.residual)
@@ -174,9 +174,9 @@ def _in_terms_of(design, problem):
 
 
 def _ridge(zero, alpha, preconditioner, tol):
-    """Coefficients and dual point of ridge, (I + A A*/α) r = y and B = A* r / α, and whether they were found.
+    """Primal and dual point of ridge, (I + A A*/α) r = y and B = A* r / α, and whether they were found.
 
-    Of another loss, the best coefficients on the way to the minimum of its second-order approximation at 0.
+    Of another loss, the best point on the way to the minimum of its second-order approximation at 0.
     """
     problem = copy.copy(zero.problem)
     problem.alpha = alpha
@@ -185,9 +185,9 @@ def _ridge(zero, alpha, preconditioner, tol):
     nothing = np.zeros_like(problem.target)
     system, solved = solve_system(zero, nothing, None, preconditioner, 0.5 * tol * zero.loss.value, 0.0)
     if problem.loss.is_quadratic:
-        return zero.moved(1.0, system.change, system.prediction).coefs, system.dual, solved
+        return zero.moved(1.0, system.change, system.prediction), system.dual, solved
     moved = _move_along(system, solved) or zero
-    return moved.coefs, moved.residual, solved
+    return moved, moved.residual, solved
 
 
 class _BestPair:
