@@ -114,3 +114,18 @@ def test_the_way_makes_no_difference(rng, monkeypatch, penalty):
     other = solve(problem, "newton", 1e-12)
     assert not np.array_equal(flat(usual.coefs), flat(other.coefs))
     np.testing.assert_allclose(flat(usual.coefs), flat(other.coefs), atol=1e-5 * np.abs(flat(usual.coefs)).max())
+
+
+def test_a_stage_that_a_step_does_not_help_is_left(rng, monkeypatch):
+    problem = make_problem(rng, adaptivity=1e4)
+    whole, stages = newton._move_along, []
+
+    def none_in_stages(step, solved):
+        if step.point.problem.spectral.root > problem.spectral.root:
+            stages.append(step.point.problem.spectral.root)
+            return None
+        return whole(step, solved)
+
+    monkeypatch.setattr(newton, "_move_along", none_in_stages)
+    assert solve(problem, "newton", 1e-6).converged
+    assert len(stages) > 1
