@@ -232,6 +232,31 @@ def test_the_true_objective_decides(rng, monkeypatch):
         assert problem.objective(start.coefs) <= 1.01 * lowest
 
 
+def test_a_new_metric_begins_with_the_true_gradient(rng, monkeypatch):
+    """However wrong A*A z, which comes for free, has been up to there."""
+    problem = make_problem(rng, adaptivity=100.0)
+    begin, downhill, points = _descent._Metric.__init__, _descent._Metric.downhill, []
+
+    def count_metric(self, point, preconditioner):
+        begin(self, point, preconditioner)
+        points.append(point)
+        self.is_new = True
+
+    def wrong(self, gradient):
+        if self.is_new:
+            self.is_new, point = False, points[-1]
+            pull = problem.design.rmatvec(problem.target - problem.design.matvec(point.coefs))
+            expected = flat([layer.gradient - matrix for layer, matrix in zip(point.layers, pull, strict=True)])
+            np.testing.assert_allclose(flat(gradient), expected, atol=1e-4 * np.linalg.norm(expected))
+        step = downhill(self, gradient)
+        return step._replace(pull=[0.9 * matrix for matrix in step.pull])
+
+    monkeypatch.setattr(_descent._Metric, "__init__", count_metric)
+    monkeypatch.setattr(_descent._Metric, "downhill", wrong)
+    descend(problem, _preconditioner.Preconditioner(problem))
+    assert len(points) > 2
+
+
 def test_where_the_objective_is_rounding_there_is_another_start(rng, counted):
     problem = make_problem(rng, noise=0.0, alpha=1e-5, adaptivity=1.0)
     solution = solve(problem, "newton", 1e-6)

@@ -1,6 +1,7 @@
 """Factorisations, kernels and products of Newton's system against dense linear algebra."""
 
 import copy
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -271,7 +272,7 @@ def test_passes_that_change_nothing_come_to_an_end(rng, monkeypatch, scale):
         return np.zeros_like(system.residual), 0
 
     monkeypatch.setattr(_system, "_conjugate_gradients", gives_up)
-    for design, products in ((problem.design, narrow), (problem.design, problem.design), (narrow, problem.design)):
+    for design, products in itertools.product((problem.design, narrow), repeat=2):
         draft = copy.copy(problem)
         draft.design = design
         point = _point.PrimalPoint(draft, point.coefs)
@@ -283,6 +284,8 @@ def test_passes_that_change_nothing_come_to_an_end(rng, monkeypatch, scale):
             _, solved = _system.solve_system(point, 0.5 * point.residual, None, preconditioner, 1e-12, 1.0)
         assert passes
         assert not solved
+        # A draft that stalls is what has to go on in double precision, not its products.
+        assert preconditioner.products.is_single == (design is products is narrow)
 
 
 def test_products_are_widened_once(rng, monkeypatch):

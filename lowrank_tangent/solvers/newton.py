@@ -141,10 +141,9 @@ def _start(problem, preconditioner, tol):
     ridge_tol = max(_RIDGE_TOL, _RIDGE_MARGIN * tol)
     ridge, dual, solved = _ridge(zero, alpha, preconditioner, ridge_tol)
     if not solved:
-        draft = problem
         zero, _, alpha = _outset(problem)
         ridge, dual, _ = _ridge(zero, alpha, preconditioner, ridge_tol)
-    return first_stage(ridge, draft), dual
+    return first_stage(ridge, zero.problem), dual
 
 
 def _outset(problem):
