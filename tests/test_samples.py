@@ -10,7 +10,7 @@ import pytest
 from lowrank_tangent import StructuredRegression, TangentFeatures, solve
 from lowrank_tangent.infinite import InfiniteMLP
 from lowrank_tangent.operators import LayerFactors, TangentOperator
-from lowrank_tangent.solvers import _point, _preconditioner, _products, _samples
+from lowrank_tangent.solvers import _point, _preconditioner, _products, _samples, newton
 
 N, C = 12, 4
 #: Of the second layer the smaller side is that of δ, which cannot be written in the samples.
@@ -209,3 +209,17 @@ def test_ten_outputs_of_infinite_width_are_written_in_the_samples(rng, monkeypat
     monkeypatch.setattr(_samples, "_is_cheaper", lambda design, shape: False)
     assert solution.objective == pytest.approx(solve(problem, tol=1e-6).objective, rel=2e-6)
     assert len(designs) == 1
+
+
+def test_coefficients_in_the_samples_do_not_descend(rng, monkeypatch):
+    """A descent adds up products of entries, which these coefficients do not have."""
+    for cost in ("_DESCENT_CALLS", "_DESCENT_SHARE"):
+        monkeypatch.setattr(_preconditioner, cost, 0.0)
+    monkeypatch.setattr(newton, "descend", lambda *_: pytest.fail("a descent"))
+    X = rng.standard_normal((210, 4))
+    operator = TangentFeatures(InfiniteMLP(2, bias=1.0)).fit(X, 10).operator(X)
+    problem = StructuredRegression(operator, np.sign(X @ rng.standard_normal((4, 10))), "power", 1.0, 10.0)
+    assert _preconditioner.Preconditioner(problem.reduced()[0]).leads_descent(1.0)
+    designs = recorded(monkeypatch, _samples._is_cheaper)
+    assert solve(problem, tol=1e-6).converged
+    assert designs
