@@ -39,7 +39,19 @@ def inner_product(these, those):
 
 def gram_singular_values(matrix):
     """Singular values to absolute accuracy √eps, far cheaper than by an SVD; the final certificate uses the SVD."""
-    return np.sqrt(np.maximum(np.linalg.eigvalsh(_gram(matrix)), 0.0))
+    return _singular_values(_gram(matrix))
+
+
+def _singular_values(gram):
+    """Roots of the eigenvalues of a Gram matrix."""
+    return np.sqrt(np.maximum(np.linalg.eigvalsh(_finite(gram)), 0.0))
+
+
+def _finite(gram):
+    """The Gram matrix, unless it has overflowed."""
+    if not np.isfinite(gram).all():
+        raise FloatingPointError("squares of coefficients overflow")
+    return gram
 
 
 def _gram(matrix):
@@ -47,7 +59,8 @@ def _gram(matrix):
     if not isinstance(matrix, np.ndarray):
         return matrix.gram
     wide = widened(matrix)
-    return wide @ wide.T
+    with np.errstate(over="ignore", invalid="ignore"):
+        return wide @ wide.T
 
 
 @dataclass(frozen=True)
@@ -57,10 +70,11 @@ class PrimalPoint:
     problem: object
     coefs: list
     known_prediction: np.ndarray | None = None
+    known_eigen: list | None = None
 
     def of(self, problem):
         """The same point of a problem that differs in alpha and penalty alone."""
-        return PrimalPoint(problem, self.coefs, self.prediction)
+        return PrimalPoint(problem, self.coefs, self.prediction, self.eigen)
 
     def moved(self, length, change, prediction):
         """The point B + length · dB, with A dB known."""
@@ -72,11 +86,16 @@ class PrimalPoint:
         return PrimalPoint(self.problem, coefs)
 
     @functools.cached_property
+    def eigen(self):
+        """Eigenvalues and eigenvectors of each layer's Gram matrix."""
+        return [Eigen(_gram(coef)) for coef in self.coefs] if self.known_eigen is None else self.known_eigen
+
+    @functools.cached_property
     def layers(self):
         """Spectral calculus of each layer."""
         return [
-            _spectrum_of(coef, penalty, self.problem.alpha, self.problem.design.dtype)
-            for coef, penalty in zip(self.coefs, self.problem.spectral, strict=True)
+            _spectrum_of(coef, eigen, penalty, self.problem.alpha, self.problem.design.dtype)
+            for coef, eigen, penalty in zip(self.coefs, self.eigen, self.problem.spectral, strict=True)
         ]
 
     @functools.cached_property
@@ -129,28 +148,33 @@ class PrimalPoint:
         layers = zip(self.layers, zip(*directions, strict=True), strict=True)
         return sum(layer.curvature_solver().inner_products(matrices) for layer, matrices in layers)
 
-    def newton_change(self, pull):
-        """``dB = W (X − G)`` of one matrix X a layer, and ⟨dB, X − G⟩; in the precision of A."""
-        found = [layer.newton_change(matrix) for layer, matrix in zip(self.layers, pull, strict=True)]
+    def newton_change(self, pull, dtype):
+        """``dB = W (X − G)`` of one matrix X a layer, and ⟨dB, X − G⟩, in some precision where B is in entries."""
+        found = [layer.newton_change(matrix, dtype) for layer, matrix in zip(self.layers, pull, strict=True)]
         return [change for change, _ in found], sum(energy for _, energy in found)
 
 
-def _spectrum_of(coef, penalty, alpha, dtype):
+def _spectrum_of(coef, eigen, penalty, alpha, dtype):
     """Spectral calculus of one layer, whose coefficients may be written in the samples (`_samples.py`)."""
     is_matrix = isinstance(coef, np.ndarray)
-    return LayerSpectrum(coef, penalty, alpha, dtype) if is_matrix else coef.spectrum(penalty, alpha)
+    return LayerSpectrum(coef, penalty, alpha, dtype, eigen) if is_matrix else coef.spectrum(eigen, penalty, alpha)
+
+
+class Eigen:
+    """Singular values v and left singular vectors U of one layer's B, from its Gram matrix on the smaller side."""
+
+    def __init__(self, gram):
+        self.gram = _finite(gram)
+        eigenvalues, self.basis = np.linalg.eigh(gram)
+        self.values = np.sqrt(np.maximum(eigenvalues, 0.0))
 
 
 class Spectrum:
-    """Singular values of one layer's B and their stretches, from its Gram matrix on the smaller side."""
+    """Singular values of one layer's B and their stretches."""
 
-    def __init__(self, gram, spectral):
-        if not np.isfinite(gram).all():
-            raise FloatingPointError("squares of coefficients overflow")
-        self.gram = gram
+    def __init__(self, eigen, spectral):
+        self.gram, self.basis, self.values = eigen.gram, eigen.basis, eigen.values
         self.spectral = spectral
-        eigenvalues, self.basis = np.linalg.eigh(gram)
-        self.values = np.sqrt(np.maximum(eigenvalues, 0.0))
 
     @functools.cached_property
     def stretch(self):
@@ -174,16 +198,13 @@ class LayerSpectrum(Spectrum):
     Eigenvalues are in double precision, products with B in that of `dtype`.
     """
 
-    def __init__(self, coef, spectral, alpha, dtype=np.float64):
+    def __init__(self, coef, spectral, alpha, dtype=np.float64, eigen=None):
+        super().__init__(Eigen(_gram(coef)) if eigen is None else eigen, spectral)
         self.alpha = alpha
         self.dtype = np.dtype(dtype)
         self.shape = coef.shape
         self.transposed = coef.shape[0] > coef.shape[1]
         self._coef = coef
-        wide = widened(coef)
-        with np.errstate(over="ignore", invalid="ignore"):
-            gram = wide @ wide.T
-        super().__init__(gram, spectral)
 
     @functools.cached_property
     def rotated_coef(self):
@@ -220,11 +241,11 @@ class LayerSpectrum(Spectrum):
             raise FloatingPointError("inverse curvatures of the penalty overflow")
         return _Derivative(self, weights, differences, self.rotated, dtype)
 
-    def newton_change(self, matrix):
-        """``dB = W (X − G)`` of a matrix X, and ⟨dB, X − G⟩."""
-        solver = self.curvature_solver(self.dtype)
+    def newton_change(self, matrix, dtype):
+        """``dB = W (X − G)`` of a matrix X, and ⟨dB, X − G⟩, in some precision."""
+        solver = self.curvature_solver(dtype)
         rotated = solver.rotate(matrix)
-        rotated -= self.dtype.type(self.alpha) * self.rotated
+        rotated -= rotated.dtype.type(self.alpha) * self.rotated.astype(dtype, copy=False)
         change = solver.apply(rotated)
         energy = np.einsum("ij,ij", change, rotated, dtype=np.float64)
         return solver.rotate_back(change).astype(np.float64, copy=False), energy
@@ -299,25 +320,23 @@ class _Derivative:
 class PenaltyLine:
     """The penalty at B + t dB for any length t, by matrices on the smaller sides alone.
 
-    Trial points of a line search so cost no product with B, which may be far wider than its smaller side.
+    Trial points of a line search so cost no product with B, which may be far wider than its smaller side, and no
+    singular vectors.
     """
 
     def __init__(self, point, change):
-        self._point = point
+        self._problem = point.problem
         self._products = []
         for layer, part in zip(point.layers, change, strict=True):
             with np.errstate(over="ignore", invalid="ignore"):
-                self._products.append((layer.gram, *layer.along(part)))
+                cross, square = layer.along(part)
+                self._products.append((layer.gram, cross + cross.T, square))
 
     def at(self, length):
-        """The penalty at this length, and its derivative there, ⟨G, dB⟩."""
-        alpha, spectral = self._point.problem.alpha, self._point.problem.spectral
-        spectra, slope = [], 0.0
-        for penalty, (gram, cross, square) in zip(spectral, self._products, strict=True):
+        """The penalty at this length."""
+        spectra = []
+        for gram, slope, square in self._products:
             with np.errstate(over="ignore", invalid="ignore"):
-                along = cross + length * square  # (B + t dB) dBᵀ
-                moved = gram + length * (cross + along.T)
-            layer = Spectrum(moved, penalty)
-            slope += np.sum(np.sum(layer.basis * (along @ layer.basis), axis=0) / layer.stretch**2)
-            spectra.append(layer.values)
-        return 0.5 * alpha * spectral.effective(spectra), alpha * slope
+                moved = gram + length * (slope + length * square)
+            spectra.append(_singular_values(moved))
+        return 0.5 * self._problem.alpha * self._problem.spectral.effective(spectra)

@@ -149,9 +149,9 @@ class SampledCoef:
         """B (A* r)ᵀ."""
         return (pull.rows[:, None, :] @ self.responses)[:, 0].T @ self.layer.h
 
-    def spectrum(self, spectral, alpha):
+    def spectrum(self, eigen, spectral, alpha):
         """Its spectral calculus."""
-        return SampledSpectrum(self, spectral, alpha)
+        return SampledSpectrum(self, eigen, spectral, alpha)
 
     def by_entries(self):
         """B, p × C·q."""
@@ -181,11 +181,11 @@ class SampledSpectrum(Spectrum):
 
     transposed = False
 
-    def __init__(self, coef, spectral, alpha):
+    def __init__(self, coef, eigen, spectral, alpha):
+        super().__init__(eigen, spectral)
         self.alpha = alpha
         self.coef = coef
         self.shape = coef.layer.shape
-        super().__init__(coef.gram, spectral)
 
     @functools.cached_property
     def stretched_kernel(self):
@@ -200,8 +200,8 @@ class SampledSpectrum(Spectrum):
         """M = Z / α."""
         return (self.basis * (self.stretch**2 / self.alpha)) @ self.basis.T
 
-    def newton_change(self, pull):
-        """``dB = W (X − G)`` of X = A* r, and ⟨dB, X − G⟩."""
+    def newton_change(self, pull, _):
+        """``dB = W (X − G)`` of X = A* r, and ⟨dB, X − G⟩, in double precision."""
         change = SampledChange(self, pull)
         return change, change.energy
 

@@ -33,7 +33,7 @@ class NewtonSystem:
     pull : list of ndarray
         A* r'.
     design : TangentOperator
-        A, in double precision or in single.
+        A, in double precision or in single, in which dB is found as well.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class NewtonSystem:
 
     def __init__(self, point, dual, unknown, pull, design):
         self.point, self.dual, self.unknown, self.pull = point, dual, unknown, pull
-        self.change, self.energy = point.newton_change(pull)
+        self.change, self.energy = point.newton_change(pull, design.dtype)
         self.prediction = design.matvec(self.change)
         self.residual = unknown - point.loss.adjoint(self.prediction)
         self.error = np.sum(self.residual**2)
