@@ -14,7 +14,7 @@ from lowrank_tangent.solvers import _descent, _point, _preconditioner, newton
 @pytest.fixture(autouse=True)
 def descents_everywhere(monkeypatch):
     """Small problems begin with a descent, too."""
-    for cost in ("_DESCENT_CALLS", "_DESCENT_SHARE", "_DESCENT_SHARE_PAIRS"):
+    for cost in ("_DESCENT_CALLS", "_DESCENT_SAMPLES", "_DESCENT_SHARE", "_DESCENT_SHARE_PAIRS"):
         monkeypatch.setattr(_preconditioner, cost, 0.0)
     monkeypatch.setattr(_preconditioner, "_CHEAP_OPERATIONS", 0.0)
 
@@ -287,8 +287,9 @@ def test_it_pays_where_not_much_adapts_alone(rng, monkeypatch, counted):
 def test_small_problems_do_without(rng, monkeypatch, counted):
     monkeypatch.undo()
     assert not _preconditioner.Preconditioner(make_problem(rng)).is_metric
-    large = random_operator(rng, 2000, [(51, 512), (513, 1)])
-    assert _preconditioner.Preconditioner(StructuredRegression(large, np.ones(2000))).is_metric
+    for inputs, is_large in ((51, True), (201, False)):  # twenty samples for every direction on the smaller sides
+        large = random_operator(rng, 2000, [(inputs, 512), (513, 1)])
+        assert _preconditioner.Preconditioner(StructuredRegression(large, np.ones(2000))).is_metric == is_large
 
 
 @pytest.mark.filterwarnings("error")

@@ -213,7 +213,7 @@ def test_ten_outputs_of_infinite_width_are_written_in_the_samples(rng, monkeypat
 
 def test_coefficients_in_the_samples_do_not_descend(rng, monkeypatch):
     """A descent adds up products of entries, which these coefficients do not have."""
-    for cost in ("_DESCENT_CALLS", "_DESCENT_SHARE"):
+    for cost in ("_DESCENT_CALLS", "_DESCENT_SAMPLES", "_DESCENT_SHARE"):
         monkeypatch.setattr(_preconditioner, cost, 0.0)
     monkeypatch.setattr(newton, "descend", lambda *_: pytest.fail("a descent"))
     X = rng.standard_normal((210, 4))

@@ -35,6 +35,8 @@ _CHOLESKY_ENTRY = 700
 #: no Γ term in the preconditioner. Where there is one, it saves the cost of that.
 _DESCENT_CALLS = 1.5e9
 _DESCENT_PRODUCTS = 100
+#: With fewer samples for every direction on the smaller sides it takes about twice as many steps, and saves nothing.
+_DESCENT_SAMPLES = 20
 #: It does not save them far in the tail of the penalty, which is where the alpha of the ridge solution to start from is
 #: less than this share of that of the problem, with a Γ term in the preconditioner and without.
 _DESCENT_SHARE_PAIRS, _DESCENT_SHARE = 0.02, 0.001
@@ -91,7 +93,7 @@ class Preconditioner:
             if problem.loss.is_quadratic and (C == 1 or design.outputs == "shared"):
                 saved = _DESCENT_PRODUCTS * (self.products.cost + solve_cost + _CALL_OVERHEAD)
                 saved = self.renewal_cost - self.metric_cost if self._has_pairs else saved
-                self.is_metric = saved >= _DESCENT_CALLS * len(design.layers)
+                self.is_metric = saved >= _DESCENT_CALLS * len(design.layers) and n >= _DESCENT_SAMPLES * sides
             if C > 1 and not problem.loss.is_quadratic and kernel_fits(design, others=C + 1):
                 classwise_cost = stretch_cost(n, sides) + C * n**2 * (n + _CHOLESKY_ENTRY)
                 if classwise_cost <= _CLASSWISE_PRODUCTS * (self.products.cost + solve_cost):
