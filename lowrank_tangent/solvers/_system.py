@@ -33,7 +33,9 @@ class NewtonSystem:
     pull : list of ndarray
         A* r'.
     design : TangentOperator
-        A, in double precision or in single, in which dB is found as well.
+        A, in double precision or in single.
+    precision : dtype
+        In which dB is found. What single precision makes of it belongs to another x and is part of the residual.
 
     Attributes
     ----------
@@ -49,9 +51,9 @@ class NewtonSystem:
         Its square, which is that of dB in the energy norm of the primal.
     """
 
-    def __init__(self, point, dual, unknown, pull, design):
-        self.point, self.dual, self.unknown, self.pull = point, dual, unknown, pull
-        self.change, self.energy = point.newton_change(pull, design.dtype)
+    def __init__(self, point, dual, unknown, pull, design, precision):
+        self.point, self.dual, self.unknown, self.pull, self.precision = point, dual, unknown, pull, precision
+        self.change, self.energy = point.newton_change(pull, precision)
         self.prediction = design.matvec(self.change)
         self.residual = unknown - point.loss.adjoint(self.prediction)
         self.error = np.sum(self.residual**2)
@@ -61,7 +63,7 @@ class NewtonSystem:
         step = self.point.loss.multiply(direction)
         # Added up within a step, so that what conjugate gradients correct is what they have seen.
         pull = [a + b for a, b in zip(self.pull, design.rmatvec(step), strict=True)]
-        return NewtonSystem(self.point, self.dual + step, self.unknown - direction, pull, design)
+        return NewtonSystem(self.point, self.dual + step, self.unknown - direction, pull, design, self.precision)
 
     @property
     def decrement(self):
@@ -101,7 +103,7 @@ def solve_system(point, dual, pull, preconditioner, gap_target, penalty):
     if pull is None or start is not dual:
         pull = design.rmatvec(start)
     # Where conjugate gradients start from need not be exact.
-    system = NewtonSystem(point, start, unknown, pull, products.rough(design))
+    system = NewtonSystem(point, start, unknown, pull, products.rough(design), products.design.dtype)
     while True:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             change, spent = _conjugate_gradients(system, preconditioner, gap_target, penalty)
@@ -116,7 +118,8 @@ def solve_system(point, dual, pull, preconditioner, gap_target, penalty):
             return system, True
         if stalled and products.is_single and design.dtype == np.float64:
             preconditioner.widen(point)
-            system = NewtonSystem(point, system.dual, system.unknown, design.rmatvec(system.dual), design)
+            pull = design.rmatvec(system.dual)
+            system = NewtonSystem(point, system.dual, system.unknown, pull, design, design.dtype)
         elif stalled or steps >= _MAX_INNER:
             if preconditioner.is_fresh:
                 return system, False
