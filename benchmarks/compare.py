@@ -110,6 +110,8 @@ CASES = {
     "deep network": lambda: solving(network_problem(400, 20, (64, 64), "kl", 0.1, 100.0)),
     "five outputs, shared": lambda: solving(network_problem(500, 20, (128,), "power", 0.1, 10.0, n_outputs=5)),
     "ten outputs, shared": lambda: solving(network_problem(2000, 50, (512,), "power", 0.1, 10.0, n_outputs=10)),
+    "many inputs": lambda: solving(network_problem(1000, 600, (512,), "power", 0.1, 10.0)),
+    "many inputs, ten outputs": lambda: solving(network_problem(1000, 200, (256,), "power", 0.1, 10.0, n_outputs=10)),
     "three outputs, network": lambda: solving(network_problem(300, 20, (64,), "power", 0.1, 10.0, "network", 3)),
     "five outputs, infinite width": lambda: solving(
         network_problem(200, 20, (np.inf, np.inf), "power", 0.1, 100.0, n_outputs=5)
