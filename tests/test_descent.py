@@ -287,7 +287,7 @@ def test_it_pays_where_not_much_adapts_alone(rng, monkeypatch, counted):
 def test_small_problems_do_without(rng, monkeypatch, counted):
     monkeypatch.undo()
     assert not _preconditioner.Preconditioner(make_problem(rng)).is_metric
-    for inputs, is_large in ((51, True), (201, False)):  # twenty samples for every direction on the smaller sides
+    for inputs, is_large in ((51, True), (201, False)):  # twenty samples for every direction
         large = random_operator(rng, 2000, [(inputs, 512), (513, 1)])
         assert _preconditioner.Preconditioner(StructuredRegression(large, np.ones(2000))).is_metric == is_large
 

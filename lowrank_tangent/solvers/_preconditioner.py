@@ -35,7 +35,7 @@ _CHOLESKY_ENTRY = 700
 #: no Γ term in the preconditioner. Where there is one, it saves the cost of that.
 _DESCENT_CALLS = 1.5e9
 _DESCENT_PRODUCTS = 100
-#: With fewer samples for every direction on the smaller sides it takes about twice as many steps, and saves nothing.
+#: With fewer samples for every direction on the largest smaller side it takes about twice the steps, and saves nothing.
 _DESCENT_SAMPLES = 20
 #: It does not save them far in the tail of the penalty, which is where the alpha of the ridge solution to start from is
 #: less than this share of that of the problem, with a Γ term in the preconditioner and without.
@@ -82,18 +82,20 @@ class Preconditioner:
         if self.exact:
             self._factor_at, self.renewal_cost, solve_cost = self._exact, exact_cost, skinny_cost(n * C, 1)
         elif kernel_fits(design):
-            sides = sum(min(shape) for shape in design.coef_shapes)
+            smaller = [min(shape) for shape in design.coef_shapes]
+            sides = sum(smaller)
             self._has_pairs = C == 1 and all(layer.n_positions == 1 for layer in design.layers)
             self._factor_at, solve_cost = self._kernel, skinny_cost(n, C)
             self.renewal_cost = self.metric_cost = stretch_cost(n, sides) + n**2 * (n / 3 + _CHOLESKY_ENTRY)
             self.descent_cost = self.products.factor_cost + solve_cost + _CALL_OVERHEAD
             if self._has_pairs:
-                strong = sum(min(*shape, MOST_DIRECTIONS) for shape in design.coef_shapes)
+                strong = sum(min(side, MOST_DIRECTIONS) for side in smaller)
                 self.renewal_cost += n**2 * (_PAIR_DIRECTION * sides + _PAIR_STRONG * strong + _PAIR_ENTRY)
             if problem.loss.is_quadratic and (C == 1 or design.outputs == "shared"):
                 saved = _DESCENT_PRODUCTS * (self.products.cost + solve_cost + _CALL_OVERHEAD)
                 saved = self.renewal_cost - self.metric_cost if self._has_pairs else saved
-                self.is_metric = saved >= _DESCENT_CALLS * len(design.layers) and n >= _DESCENT_SAMPLES * sides
+                enough = n >= _DESCENT_SAMPLES * max(smaller)
+                self.is_metric = enough and saved >= _DESCENT_CALLS * len(smaller)
             if C > 1 and not problem.loss.is_quadratic and kernel_fits(design, others=C + 1):
                 classwise_cost = stretch_cost(n, sides) + C * n**2 * (n + _CHOLESKY_ENTRY)
                 if classwise_cost <= _CLASSWISE_PRODUCTS * (self.products.cost + solve_cost):
