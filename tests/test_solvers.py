@@ -166,8 +166,8 @@ def test_steps_of_drafts_are_in_single_precision(rng):
 
 
 def test_penalty_along_a_line(rng):
-    # By singular values of the matrices themselves; a wide, a tall and a square layer.
-    shapes = [(3, 5), (5, 2), (4, 4)]
+    # By singular values of the matrices themselves, and their differences; a wide, a tall and a square layer.
+    shapes, length, step = [(3, 5), (5, 2), (4, 4)], 0.3, 1e-6
     problem = StructuredRegression(random_operator(rng, 3, shapes), np.ones(3), "power", 0.1, [50.0, 3.0, 0.0])
     coefs, change = ([rng.standard_normal(shape) for shape in shapes] for _ in range(2))
 
@@ -176,8 +176,9 @@ def test_penalty_along_a_line(rng):
         return 0.5 * problem.alpha * problem.spectral.effective(spectra)
 
     line = _point.PenaltyLine(_point.PrimalPoint(problem, coefs), change)
-    for length in (0.0, 0.3, 1.0):
-        assert line.at(length) == pytest.approx(penalty(length), rel=1e-12)
+    value, slope = line.at(length)
+    assert value == pytest.approx(penalty(length), rel=1e-12)
+    assert slope == pytest.approx((penalty(length + step) - penalty(length - step)) / (2 * step), rel=1e-7)
 
 
 @pytest.mark.parametrize("sizes", [(1.0, 1e200), (1e150, -1e200)])

@@ -303,3 +303,18 @@ def test_products_are_widened_once(rng, monkeypatch):
 def test_a_decrement_that_rounding_makes_negative_solves_nothing():
     assert not _system._is_solved(error=1e-3, decrement=-1.0, descent=-0.4, gap_target=0.0, penalty=1.0)
     assert _system._is_solved(error=1e-3, decrement=1.0, descent=0.9, gap_target=0.0, penalty=1.0)
+
+
+def test_what_single_precision_makes_of_a_step_is_part_of_the_residual(rng):
+    operator = random_operator(rng, 30, [(5, 9), (8, 3)])
+    problem = StructuredRegression(operator, low_rank_target(rng, operator), alpha=0.1, adaptivity=30.0)
+    point = _point.PrimalPoint(problem, [rng.standard_normal(shape) for shape in operator.coef_shapes])
+    dual = 0.5 * point.residual
+    arguments = point, dual, point.residual - dual, operator.rmatvec(dual), operator
+    exact, rough = (_system.NewtonSystem(*arguments, dtype) for dtype in (np.float64, np.float32))
+    A = dense_matrix(operator)
+    for system in (exact, rough, rough.moved(0.1 * rng.standard_normal(dual.shape), operator)):
+        prediction = A @ np.concatenate([change.ravel() for change in system.change])
+        np.testing.assert_allclose(system.residual[:, 0], system.unknown[:, 0] - prediction, rtol=0.0, atol=1e-11)
+    size = np.abs(exact.prediction).max()
+    assert 1e-9 * size < np.abs(exact.prediction - rough.prediction).max() < 1e-5 * size

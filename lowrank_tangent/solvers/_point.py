@@ -39,19 +39,7 @@ def inner_product(these, those):
 
 def gram_singular_values(matrix):
     """Singular values to absolute accuracy √eps, far cheaper than by an SVD; the final certificate uses the SVD."""
-    return _singular_values(_gram(matrix))
-
-
-def _singular_values(gram):
-    """Roots of the eigenvalues of a Gram matrix."""
-    return np.sqrt(np.maximum(np.linalg.eigvalsh(_finite(gram)), 0.0))
-
-
-def _finite(gram):
-    """The Gram matrix, unless it has overflowed."""
-    if not np.isfinite(gram).all():
-        raise FloatingPointError("squares of coefficients overflow")
-    return gram
+    return np.sqrt(np.maximum(np.linalg.eigvalsh(_gram(matrix)), 0.0))
 
 
 def _gram(matrix):
@@ -164,7 +152,9 @@ class Eigen:
     """Singular values v and left singular vectors U of one layer's B, from its Gram matrix on the smaller side."""
 
     def __init__(self, gram):
-        self.gram = _finite(gram)
+        if not np.isfinite(gram).all():
+            raise FloatingPointError("squares of coefficients overflow")
+        self.gram = gram
         eigenvalues, self.basis = np.linalg.eigh(gram)
         self.values = np.sqrt(np.maximum(eigenvalues, 0.0))
 
@@ -320,8 +310,7 @@ class _Derivative:
 class PenaltyLine:
     """The penalty at B + t dB for any length t, by matrices on the smaller sides alone.
 
-    Trial points of a line search so cost no product with B, which may be far wider than its smaller side, and no
-    singular vectors.
+    Trial points of a line search so cost no product with B, which may be far wider than its smaller side.
     """
 
     def __init__(self, point, change):
@@ -329,14 +318,17 @@ class PenaltyLine:
         self._products = []
         for layer, part in zip(point.layers, change, strict=True):
             with np.errstate(over="ignore", invalid="ignore"):
-                cross, square = layer.along(part)
-                self._products.append((layer.gram, cross + cross.T, square))
+                self._products.append((layer.gram, *layer.along(part)))
 
     def at(self, length):
-        """The penalty at this length."""
-        spectra = []
-        for gram, slope, square in self._products:
+        """The penalty at this length, and its derivative there, ⟨G, dB⟩."""
+        alpha, spectral = self._problem.alpha, self._problem.spectral
+        spectra, slope = [], 0.0
+        for penalty, (gram, cross, square) in zip(spectral, self._products, strict=True):
             with np.errstate(over="ignore", invalid="ignore"):
-                moved = gram + length * (slope + length * square)
-            spectra.append(_singular_values(moved))
-        return 0.5 * self._problem.alpha * self._problem.spectral.effective(spectra)
+                along = cross + length * square  # (B + t dB) dBᵀ
+                moved = gram + length * (cross + along.T)
+            layer = Spectrum(Eigen(moved), penalty)
+            slope += np.sum(np.einsum("ij,ij->j", layer.basis, along @ layer.basis) / layer.stretch**2)
+            spectra.append(layer.values)
+        return 0.5 * alpha * spectral.effective(spectra), alpha * slope
