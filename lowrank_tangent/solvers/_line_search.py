@@ -22,8 +22,8 @@ def step_length(point, change, prediction, descent):
     """A length t ≤ 1 near the minimum of the objective at B + t dB; None if rounding hides it.
 
     Trial points cost an eigenvalue decomposition but no product with A or B, so a good length is cheaper than another
-    direction. Decreases are summed from differences: where the loss dwarfs the penalty, that of two objectives would be
-    rounding.
+    direction; the next one is where a cubic between two of them is least. Decreases are summed from differences: where
+    the loss dwarfs the penalty, that of two objectives would be rounding.
 
     Parameters
     ----------
