@@ -14,9 +14,9 @@ from lowrank_tangent.solvers import _descent, _point, _preconditioner, newton
 @pytest.fixture(autouse=True)
 def descents_everywhere(monkeypatch):
     """Small problems begin with a descent, too."""
-    for cost in ("_DESCENT_CALLS", "_DESCENT_SAMPLES", "_DESCENT_SHARE", "_DESCENT_SHARE_PAIRS"):
-        monkeypatch.setattr(_preconditioner, cost, 0.0)
-    monkeypatch.setattr(_preconditioner, "_CHEAP_OPERATIONS", 0.0)
+    limits = ("_DESCENT_CALLS", "_DESCENT_SAMPLES", "_DESCENT_SAMPLES_PAIRS", "_DESCENT_SHARE", "_DESCENT_SHARE_PAIRS")
+    for limit in (*limits, "_CHEAP_OPERATIONS"):
+        monkeypatch.setattr(_preconditioner, limit, 0.0)
 
 
 @pytest.fixture
@@ -287,9 +287,11 @@ def test_it_pays_where_not_much_adapts_alone(rng, monkeypatch, counted):
 def test_small_problems_do_without(rng, monkeypatch, counted):
     monkeypatch.undo()
     assert not _preconditioner.Preconditioner(make_problem(rng)).is_metric
-    for inputs, is_large in ((51, True), (201, False)):  # twenty samples for every direction
-        large = random_operator(rng, 2000, [(inputs, 512), (513, 1)])
-        assert _preconditioner.Preconditioner(StructuredRegression(large, np.ones(2000))).is_metric == is_large
+    # With one output 32 samples for every direction, with several 16.
+    for n_outputs, inputs, is_large in ((1, 51, True), (1, 101, False), (5, 101, True), (5, 201, False)):
+        large = random_operator(rng, 2000, [(inputs, 512), (513, 1)], "shared", n_outputs)
+        problem = StructuredRegression(large, np.ones((2000, n_outputs)))
+        assert _preconditioner.Preconditioner(problem).is_metric == is_large
 
 
 @pytest.mark.filterwarnings("error")
