@@ -318,3 +318,37 @@ def test_what_single_precision_makes_of_a_step_is_part_of_the_residual(rng):
         np.testing.assert_allclose(system.residual[:, 0], system.unknown[:, 0] - prediction, rtol=0.0, atol=1e-11)
     size = np.abs(exact.prediction).max()
     assert 1e-9 * size < np.abs(exact.prediction - rough.prediction).max() < 1e-5 * size
+
+
+@pytest.mark.parametrize("breaks_down", [False, True])
+def test_steps_are_found_in_the_precision_of_the_products(rng, monkeypatch, breaks_down):
+    operator = random_operator(rng, 100, [(5, 9), (8, 3)])
+    problem = StructuredRegression(operator, low_rank_target(rng, operator), alpha=0.1, adaptivity=30.0)
+    monkeypatch.setattr(_preconditioner, "_CHEAP_OPERATIONS", 0.0)
+    preconditioner = _preconditioner.Preconditioner(problem)
+    if breaks_down:  # in single precision
+        monkeypatch.setattr(_system, "_STALLED", -1.0)
+    precisions = []
+    whole = _system.NewtonSystem.__init__
+
+    def record(self, *arguments):
+        precisions.append(np.dtype(arguments[-1]))
+        whole(self, *arguments)
+
+    monkeypatch.setattr(_system.NewtonSystem, "__init__", record)
+    point = _point.PrimalPoint(problem, [rng.standard_normal(shape) for shape in operator.coef_shapes])
+    preconditioner.update(point)
+    _system.solve_system(point, point.residual, None, preconditioner, 1e-30 if breaks_down else 1e-3, 0.0)
+    assert set(precisions[:2]) == {np.dtype(np.float32)}
+    assert (precisions[-1] == np.float64) == breaks_down
+
+
+def test_a_stage_keeps_the_eigenvectors(rng):
+    operator = random_operator(rng, 10, [(5, 9), (8, 3)])
+    problem = StructuredRegression(operator, np.ones(10), alpha=0.1, adaptivity=30.0)
+    point = _point.PrimalPoint(problem, [rng.standard_normal(shape) for shape in operator.coef_shapes])
+    other = point.of(problem.with_strength(0.2, 3.0))
+    fresh = _point.PrimalPoint(other.problem, point.coefs)
+    assert other.objective == pytest.approx(fresh.objective, rel=1e-14)
+    for layer, old in zip(other.layers, point.layers, strict=True):
+        assert layer.basis is old.basis
