@@ -68,6 +68,13 @@ def test_the_whole_step_where_its_end_still_goes_down(rng, trials):
     assert trials == [1.0]
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_end_that_goes_down_and_gains_too_little_ends_the_search(rng, trials):
+    line = Line(rng, 10.0, 1e-6)
+    assert line.length(descent=1e6 * line.descent) is None
+    assert trials == [1.0]
+
+
 def test_no_length_uphill(rng, trials):
     line = Line(rng, 10.0, 0.1)
     assert line.length(descent=-line.descent) is None

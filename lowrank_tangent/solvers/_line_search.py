@@ -48,9 +48,11 @@ def step_length(point, change, prediction, descent):
         trial = length, sum(terms) / descent, (slope - np.vdot(loss.residual, prediction)) / descent
         if trial[1] <= -_ARMIJO * length:
             best = length
-            if abs(trial[2]) <= _FLAT or (length == 1.0 and trial[2] < 0.0):
+            if abs(trial[2]) <= _FLAT:
                 break
         elif length * descent <= 8 * _EPS * max(abs(term) for term in terms):
+            break
+        if length == 1.0 and not trial[2] > 0.0:  # the minimum is not between
             break
         low, high = (low, trial) if trial[2] > 0.0 else (trial, high)
         length = _between(low, high)
