@@ -165,6 +165,20 @@ def test_steps_of_drafts_are_in_single_precision(rng):
     assert {matrix.dtype for matrix in rough} == {np.dtype(np.float64)}
 
 
+def test_small_steps_in_single_precision_are_as_exact_as_large_ones(rng):
+    # Near the solution A* r and G nearly agree: what single precision takes from either may exceed their difference.
+    shapes = [(3, 40), (40, 2)]
+    problem = StructuredRegression(random_operator(rng, 8, shapes), np.ones(8), "power", 0.1, 50.0)
+    point = _point.PrimalPoint(problem, [0.1 * rng.standard_normal(shape) for shape in shapes])
+    directions = [rng.standard_normal(shape) for shape in shapes]
+    for size in (1.0, 1e-6):
+        pull = [layer.gradient + size * part for layer, part in zip(point.layers, directions, strict=True)]
+        (change, energy), (rough, rough_energy) = (point.newton_change(pull, kind) for kind in (np.float64, np.float32))
+        for exact, found in zip(change, rough, strict=True):
+            np.testing.assert_allclose(found, exact, atol=1e-5 * np.abs(exact).max())
+        assert rough_energy == pytest.approx(energy, rel=1e-5)
+
+
 def test_penalty_along_a_line(rng):
     # By singular values of the matrices themselves, and their differences; a wide, a tall and a square layer.
     shapes, length, step = [(3, 5), (5, 2), (4, 4)], 0.3, 1e-6

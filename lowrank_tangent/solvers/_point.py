@@ -206,10 +206,10 @@ class LayerSpectrum(Spectrum):
         """Uᵀ Θ, with Θ = Z⁻¹ B."""
         return self.rotated_coef / (self.stretch[:, None] ** 2).astype(self.dtype)
 
-    @property
+    @functools.cached_property
     def gradient(self):
         """G = α Θ."""
-        return self._orient(self.basis @ (self.alpha * self.rotated))
+        return self._orient(self.basis.astype(self.dtype, copy=False) @ (self.dtype.type(self.alpha) * self.rotated))
 
     @functools.cached_property
     def flattening(self):
@@ -232,10 +232,9 @@ class LayerSpectrum(Spectrum):
         return _Derivative(self, weights, differences, self.rotated, dtype)
 
     def newton_change(self, matrix, dtype):
-        """``dB = W (X − G)`` of a matrix X, and ⟨dB, X − G⟩, in some precision."""
+        """``dB = W (X − G)`` of a matrix X, and ⟨dB, X − G⟩, in some precision but for the difference."""
         solver = self.curvature_solver(dtype)
-        rotated = solver.rotate(matrix)
-        rotated -= rotated.dtype.type(self.alpha) * self.rotated.astype(dtype, copy=False)
+        rotated = solver.rotate(matrix - self.gradient)
         change = solver.apply(rotated)
         energy = np.einsum("ij,ij", change, rotated, dtype=np.float64)
         return solver.rotate_back(change).astype(np.float64, copy=False), energy
