@@ -49,7 +49,8 @@ class CholeskyFactor:
         for start, stop, inverse in self._inverses:
             x[start:stop] = inverse @ (x[start:stop] - self._lower[start:stop, :start] @ x[:start])
         for start, stop, inverse in reversed(self._inverses):
-            x[start:stop] = inverse.T @ (x[start:stop] - self._lower[stop:, start:stop].T @ x[stop:])
+            x[start:stop] = part = inverse.T @ x[start:stop]
+            x[:start] -= (part.T @ self._lower[start:stop, :start]).T  # whole rows of L, as they lie in memory
         return x
 
     def inverse(self):
