@@ -140,6 +140,26 @@ def test_transforms_are_stored_in_low_rank_form(rng):
     assert transform.basis.shape[1] <= 6
 
 
+def test_columns_of_zeros_change_nothing(rng):
+    (layer,) = random_operator(rng, 20, [(6, 5)], "shared", 2).layers
+    h, delta = np.zeros((20, 1, 9)), np.zeros((20, 1, 1, 8))
+    on_left, on_right = np.array([0, 2, 3, 5, 6, 8]), np.array([1, 2, 3, 6, 7])
+    h[..., on_left], delta[..., on_right] = layer.h, layer.delta
+    y = rng.standard_normal((20, 2))
+    found = []
+    for factors in (layer, LayerFactors(h, delta)):
+        problem = StructuredRegression(TangentOperator([factors], "shared", 2), y, "kl", 0.1, 20.0)
+        solution = solve(problem, tol=1e-12)
+        found.append((solution.coefs[0], adapt(problem, solution)))
+    (coef, adaptation), (padded, other) = found
+    blocks = padded.reshape(9, 2, 8)[np.ix_(on_left, [0, 1], on_right)]
+    np.testing.assert_allclose(blocks, coef.reshape(6, 2, 5), atol=1e-6)
+    assert np.sum(blocks**2) == pytest.approx(np.sum(padded**2), rel=1e-14)
+    expected = np.eye(9)
+    expected[np.ix_(on_left, on_left)] = adaptation.left[0].to_dense()
+    np.testing.assert_allclose(other.left[0].to_dense(), expected, atol=1e-6)
+
+
 def test_alignment_is_a_centred_cosine(rng):
     A, B = (m @ m.T for m in rng.standard_normal((2, 6, 3)))
     H = np.eye(6) - 1 / 6

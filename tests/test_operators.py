@@ -107,6 +107,40 @@ def test_reduction_changes_no_value(rng, case, positions):
     np.testing.assert_allclose(reduced.gram(), operator.gram(), atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("n", "width", "used", "left"),
+    [(12, 10, 4, 4), (12, 10, 9, 9), (12, 11, 10, 11), (3, 10, 6, 3), (5, 10, 4, 4), (9, 10, 9, 9), (12, 7, 0, 1)],
+)
+def test_reduction_leaves_out_columns_of_zeros(rng, n, width, used, left):
+    # One column in eleven does not pay for a copy of the others; an operator keeps one of nothing but zeros.
+    factors = [rng.standard_normal((n, width)), rng.standard_normal((n, width))]
+    unused = [rng.permutation(width)[used:] for _ in factors]
+    for factor, columns in zip(factors, unused, strict=True):
+        factor[:, columns] = 0.0
+    operator = TangentOperator([LayerFactors(*factors)], "shared", 2).weighted(rng.uniform(0.5, 2.0, n), True)
+    reduced, expand, compress = operator.reduce()
+    assert reduced.layers[0].shape == (left, left)
+    (coef,) = coefs = [rng.standard_normal(shape) for shape in reduced.coef_shapes]
+    (full,) = expand(coefs)
+    assert full.shape == (width, 2 * width)
+    np.testing.assert_allclose(operator.matvec([full]), reduced.matvec(coefs), atol=1e-12)
+    np.testing.assert_allclose(compress([full])[0], coef, atol=1e-12)
+    spectrum, expected = (np.linalg.svd(matrix, compute_uv=False) for matrix in (full, coef))
+    np.testing.assert_allclose(spectrum[: len(expected)], expected, atol=1e-12)
+    np.testing.assert_allclose(spectrum[len(expected) :], 0.0, atol=1e-12)
+    if used and left < width:
+        assert not full[unused[0]].any()
+        assert not full.reshape(width, 2, width)[:, :, unused[1]].any()
+
+
+def test_columns_that_are_left_keep_their_precision(rng):
+    h = rng.standard_normal((12, 10)).astype(np.float32)
+    h[:, ::2] = 0.0
+    reduced, _, _ = TangentOperator([LayerFactors(h, h)]).reduce()
+    assert reduced.layers[0].dtype == np.float32
+    np.testing.assert_array_equal(reduced.layers[0].h[:, 0], h[:, 1::2])
+
+
 def test_transformed_features(rng, case):
     outputs, C = case
     operator = random_operator(rng, 5, [(4, 3)], outputs, C)

@@ -232,9 +232,13 @@ class LayerSpectrum(Spectrum):
         return _Derivative(self, weights, differences, self.rotated, dtype)
 
     def newton_change(self, matrix, dtype):
-        """``dB = W (X − G)`` of a matrix X, and ⟨dB, X − G⟩, in some precision but for the difference."""
+        """``dB = W (X − G)`` of a matrix X, and ⟨dB, X − G⟩, in some precision."""
         solver = self.curvature_solver(dtype)
-        rotated = solver.rotate(matrix - self.gradient)
+        if dtype == self.dtype:
+            rotated = solver.rotate(matrix)
+            rotated -= self.dtype.type(self.alpha) * self.rotated
+        else:  # rounded after the difference, which may be small
+            rotated = solver.rotate(matrix - self.gradient)
         change = solver.apply(rotated)
         energy = np.einsum("ij,ij", change, rotated, dtype=np.float64)
         return solver.rotate_back(change).astype(np.float64, copy=False), energy
