@@ -10,7 +10,7 @@ from ._svd import thin_svd
 
 #: Temporaries of a product with separate coefficients for each output, 32 MiB.
 _GROUP_FLOATS = 2**22
-#: Columns of zeros are left out if no more than this share of the columns is used: the others are copied.
+#: Columns of zeros are left out where at most this share of the columns is used: leaving out copies the others.
 _USED = 0.9
 
 
@@ -170,25 +170,25 @@ def kernel_block(one, two, per_output):
 
 
 def reduced_factor(factor):
-    """Factor in an orthonormal basis of its span, and the basis (None where nothing is gained).
-
-    Columns of zeros, such as pixels that no sample uses, are left out, and fewer samples than columns are written in
-    the coordinates of a QR factorisation, in double precision.
-    """
-    width = factor.shape[-1]
-    flat = factor.reshape(-1, width)
-    used = flat.any(axis=0)
-    used[0] |= not used.any()
-    n_used = np.count_nonzero(used)
-    if len(flat) < n_used:
-        basis = np.zeros((width, len(flat)))
-        basis[used], triangle = np.linalg.qr(flat[:, used].T.astype(np.float64, copy=False))
-        reduced = triangle.T
-    elif len(flat) < width or n_used <= _USED * width:
-        basis, reduced = np.eye(width)[:, used], flat[:, used]
-    else:
+    """Factor in an orthonormal basis of its span, in double precision, and the basis (None where nothing is gained)."""
+    flat = factor.reshape(-1, factor.shape[-1])
+    if len(flat) >= flat.shape[1]:
         return factor, None
-    return reduced.reshape(*factor.shape[:-1], -1), basis
+    flat = flat.astype(np.float64, copy=False)
+    basis, triangle = np.linalg.qr(flat.T)
+    return triangle.T.reshape(*factor.shape[:-1], -1), basis
+
+
+def compact_factor(factor):
+    """Like `reduced_factor`, and where many columns are zero, as pixels that no sample uses are, without these."""
+    used = factor.reshape(-1, factor.shape[-1]).any(axis=0)
+    used[0] |= not used.any()
+    if used.mean() > _USED:
+        return reduced_factor(factor)
+    reduced, inner = reduced_factor(factor[..., used])
+    basis = np.zeros((len(used), reduced.shape[-1]))
+    basis[used] = np.eye(reduced.shape[-1]) if inner is None else inner
+    return reduced, basis
 
 
 def singular_vectors(coef, basis):

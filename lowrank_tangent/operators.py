@@ -12,7 +12,7 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils import gen_batches
 
-from ._factors import LayerFactors, kernel_block, reduced_factor, rotate, stacked_outputs, transpose
+from ._factors import LayerFactors, compact_factor, kernel_block, rotate, stacked_outputs, transpose
 from ._memory import check_fits_in_memory
 from ._rows import WeightedRows
 from .transforms import LowRankTransform
@@ -156,7 +156,8 @@ class TangentOperator(WeightedRows):
         """Exact reduction to the span of the factors.
 
         Coefficients outside span(h) × span(delta) never help, and unitarily invariant penalties do not see
-        the choice of basis, so a QR of the factors shrinks a layer whose n·T is below p (or q).
+        the choice of basis, so a QR of the factors shrinks a layer whose n·T is below p (or q). Inputs or units that
+        are zero in every sample are left out, if at least a tenth of them are.
 
         Returns
         -------
@@ -167,8 +168,8 @@ class TangentOperator(WeightedRows):
         """
         layers, bases = [], []
         for layer in self.layers:
-            h, basis_h = reduced_factor(layer.h)
-            delta, basis_delta = reduced_factor(layer.delta)
+            h, basis_h = compact_factor(layer.h)
+            delta, basis_delta = compact_factor(layer.delta)
             layers.append(LayerFactors(h, delta))
             bases.append((basis_h, basis_delta))
 
