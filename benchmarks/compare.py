@@ -42,13 +42,14 @@ def factors_problem(n, p, q, penalty, alpha, adaptivity, scale=1.0):
     return StructuredRegression(TangentOperator([LayerFactors(h, delta)]), y, penalty, alpha, adaptivity)
 
 
-def network_problem(n, d, hidden, penalty, alpha, adaptivity, outputs="shared", n_outputs=1):
-    """Tangent features of a network, targets products of two linear forms plus noise."""
+def network_problem(n, d, hidden, penalty, alpha, adaptivity, outputs="shared", n_outputs=1, n_unused=0):
+    """Tangent features of a network, targets products of two linear forms plus noise; some inputs are always 0."""
     from lowrank_tangent import StructuredRegression, TangentFeatures
     from lowrank_tangent.networks import network_of
 
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n, d))
+    X[:, d - n_unused :] = 0.0
     first, second = rng.standard_normal((2, d, n_outputs)) / np.sqrt(d)
     Y = (X @ first) * (X @ second) + 0.1 * rng.standard_normal((n, n_outputs))
     network = network_of(hidden, "relu", "ntk", bias=True)
@@ -112,6 +113,9 @@ CASES = {
     "ten outputs, shared": lambda: solving(network_problem(2000, 50, (512,), "power", 0.1, 10.0, n_outputs=10)),
     "many inputs": lambda: solving(network_problem(1000, 600, (512,), "power", 0.1, 10.0)),
     "many inputs, ten outputs": lambda: solving(network_problem(1000, 200, (256,), "power", 0.1, 10.0, n_outputs=10)),
+    "unused inputs, ten outputs": lambda: solving(
+        network_problem(1000, 400, (256,), "power", 0.1, 10.0, n_outputs=10, n_unused=100)
+    ),
     "three outputs, network": lambda: solving(network_problem(300, 20, (64,), "power", 0.1, 10.0, "network", 3)),
     "five outputs, infinite width": lambda: solving(
         network_problem(200, 20, (np.inf, np.inf), "power", 0.1, 100.0, n_outputs=5)
