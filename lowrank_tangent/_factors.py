@@ -126,11 +126,11 @@ class LayerFactors:
         wide = wide.reshape(n * T, -1)
         for group in _output_groups(residual.shape[1], narrow.size):
             weighted = (residual[:, None, group, None] * narrow[:, :, None, :]).reshape(n * T, -1)
-            if blocks.flags.c_contiguous:
+            # BLAS takes up to a third less time for a result with long rows than for one with short rows.
+            if weighted.shape[1] >= wide.shape[1]:
                 blocks[:, group] = (wide.T @ weighted).reshape(wide.shape[1], -1, width)
-            else:  # as it lies in memory, and with long rows, for which BLAS takes up to a third less time
-                part = (weighted.T @ wide).reshape(-1, width, wide.shape[1])
-                blocks[:, group] = part.transpose(2, 0, 1)
+            else:
+                blocks[:, group] = (weighted.T @ wide).reshape(-1, width, wide.shape[1]).transpose(2, 0, 1)
         return coef
 
     def _by_width(self, coef):
