@@ -288,7 +288,14 @@ def test_small_problems_do_without(rng, monkeypatch, counted):
     monkeypatch.undo()
     assert not _preconditioner.Preconditioner(make_problem(rng)).is_metric
     # With one output 32 samples for every direction, with several 16.
-    cases = ((1, 51, 1, True), (1, 101, 1, False), (5, 101, 1, True), (5, 201, 1, False), (5, 101, 2, True))
+    cases = (
+        (1, 51, 1, True),
+        (1, 201, 1, False),
+        (1, 101, 1, False),
+        (5, 101, 1, True),
+        (5, 201, 1, False),
+        (5, 101, 2, True),
+    )
     for n_outputs, inputs, n_layers, is_large in cases:
         large = random_operator(rng, 2000, [*n_layers * [(inputs, 512)], (513, 1)], "shared", n_outputs)
         problem = StructuredRegression(large, np.ones((2000, n_outputs)))

@@ -140,12 +140,12 @@ def test_solutions_are_the_same(rng, treated_as_large, name, weighted):
     if weighted:
         settings |= {"sample_weight": rng.uniform(0.5, 2.0, n), "fit_intercept": True}
     problem = many_outputs(rng, n, **settings)
-    solution = solve(problem, "newton", tol=1e-9)
+    solution = solve(problem, "newton", tol=1e-10)
     assert solution.converged
     assert len(treated_as_large) == 1
-    expected = solve(problem, "newton", tol=1e-9, warm_start=np.zeros_like(solution.dual))
+    expected = solve(problem, "newton", tol=1e-10, warm_start=np.zeros_like(solution.dual))
     assert len(treated_as_large) == 1  # with somewhere to start from it goes by entries
-    assert solution.objective == pytest.approx(expected.objective, rel=2e-9)
+    assert solution.objective == pytest.approx(expected.objective, rel=2e-10)
     assert_close(solution.prediction, expected.prediction, 1e-4)
 
 

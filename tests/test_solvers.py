@@ -181,7 +181,7 @@ def test_small_steps_in_single_precision_are_as_exact_as_large_ones(rng):
 
 def test_penalty_along_a_line(rng):
     # By singular values of the matrices themselves, and their differences; a wide, a tall and a square layer.
-    shapes, length, step = [(3, 5), (5, 2), (4, 4)], 0.3, 1e-6
+    shapes, step = [(3, 5), (5, 2), (4, 4)], 1e-6
     problem = StructuredRegression(random_operator(rng, 3, shapes), np.ones(3), "power", 0.1, [50.0, 3.0, 0.0])
     coefs, change = ([rng.standard_normal(shape) for shape in shapes] for _ in range(2))
 
@@ -190,9 +190,17 @@ def test_penalty_along_a_line(rng):
         return 0.5 * problem.alpha * problem.spectral.effective(spectra)
 
     line = _point.PenaltyLine(_point.PrimalPoint(problem, coefs), change)
-    value, slope = line.at(length)
-    assert value == pytest.approx(penalty(length), rel=1e-12)
-    assert slope == pytest.approx((penalty(length + step) - penalty(length - step)) / (2 * step), rel=1e-7)
+    for length in (0.0, 0.3, 1.0):
+        value, slope = line.at(length)
+        assert value == pytest.approx(penalty(length), rel=1e-12)
+        assert slope == pytest.approx((penalty(length + step) - penalty(length - step)) / (2 * step), rel=1e-7)
+
+
+@pytest.mark.parametrize("matrix", [np.diag([1e200, 1.0]), np.array([[1e200, 1.0], [1e200, -1e200]]), [[np.nan, 1.0]]])
+def test_singular_values_that_overflow_are_said_to(matrix):
+    # Of a matrix that is not finite LAPACK may make eigenvalues that are.
+    with pytest.raises(FloatingPointError, match="squares of coefficients overflow"):
+        _point.gram_singular_values(np.asarray(matrix))
 
 
 @pytest.mark.parametrize("sizes", [(1.0, 1e200), (1e150, -1e200)])

@@ -39,7 +39,14 @@ def inner_product(these, those):
 
 def gram_singular_values(matrix):
     """Singular values to absolute accuracy √eps, far cheaper than by an SVD; the final certificate uses the SVD."""
-    return np.sqrt(np.maximum(np.linalg.eigvalsh(_gram(matrix)), 0.0))
+    return np.sqrt(np.maximum(np.linalg.eigvalsh(_finite(_gram(matrix))), 0.0))
+
+
+def _finite(gram):
+    """The Gram matrix, unless it has overflowed."""
+    if not np.isfinite(gram).all():
+        raise FloatingPointError("squares of coefficients overflow")
+    return gram
 
 
 def _gram(matrix):
@@ -152,9 +159,7 @@ class Eigen:
     """Singular values v and left singular vectors U of one layer's B, from its Gram matrix on the smaller side."""
 
     def __init__(self, gram):
-        if not np.isfinite(gram).all():
-            raise FloatingPointError("squares of coefficients overflow")
-        self.gram = gram
+        self.gram = _finite(gram)
         eigenvalues, self.basis = np.linalg.eigh(gram)
         self.values = np.sqrt(np.maximum(eigenvalues, 0.0))
 
