@@ -34,12 +34,7 @@ from _common import (
     print_row,
     progress,
 )
-from lowrank_tangent import (
-    AdaptiveTangentClassifier,
-    TangentFeatures,
-    TangentRidgeClassifier,
-    datasets,
-)
+from lowrank_tangent import AdaptiveTangentClassifier, TangentFeatures, TangentRidgeClassifier, datasets
 from lowrank_tangent.networks import MLP
 
 #: Samples of the pool from which the nested training sets are taken.

@@ -27,9 +27,9 @@ import numpy as np
 from _common import Log
 from lowrank_tangent import StructuredRegression, TangentFeatures, adapt, solve
 from lowrank_tangent.datasets import make_product
+from lowrank_tangent.linalg.transforms import LowRankTransform
 from lowrank_tangent.networks import MLP
 from lowrank_tangent.penalties import CustomPenalty, JointPenalty, PowerPenalty, RidgePenalty
-from lowrank_tangent.transforms import LowRankTransform
 
 N_SAMPLES, N_FEATURES, WIDTH, NOISE = 150, 10, 40, 0.1
 ALPHA, ADAPTIVITY, TOL, STARTS = 0.02, 20.0, 1e-6, 10

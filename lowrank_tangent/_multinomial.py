@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import xlogy
 
 from ._softmax import Softmax, balancing_intercept, intercept_curvature, rounding_of, with_totals
-from ._svd import thin_svd
+from .linalg.svd import thin_svd
 
 #: Rounding that sums of a feasible dual point may show, as a share of what is summed.
 _ROUNDING = 1e-12

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._factors import singular_vectors
-from .transforms import LowRankTransform
+from .linalg.transforms import LowRankTransform
 
 _EPS = np.finfo(float).eps
 

@@ -28,9 +28,9 @@ from ._model import InputTransformer
 from ._rule import judge
 from ._targets import TangentClassifier, TangentRegressor
 from .estimators import AdaptiveTangentClassifier, AdaptiveTangentRegressor
+from .linalg.transforms import ProductTransform
 from .networks import MLP, network_of
 from .relinearise import EVIDENCE_METRICS, check_metric
-from .transforms import ProductTransform
 
 logger = logging.getLogger("lowrank_tangent")
 

@@ -13,9 +13,9 @@ import numpy as np
 from sklearn.utils import gen_batches
 
 from ._factors import LayerFactors, compact_factor, kernel_block, rotate, stacked_outputs, transpose
-from ._memory import check_fits_in_memory
 from ._rows import WeightedRows
-from .transforms import LowRankTransform
+from .linalg.memory import check_fits_in_memory
+from .linalg.transforms import LowRankTransform
 
 #: Rows of a kernel block: large enough for BLAS to run at full speed, small enough to keep the temporaries
 #: of one block far below the kernel itself.

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._checks import check_adaptivity, check_number, check_sample_weight, check_target
-from ._concave import concave_maximum
-from ._svd import singular_values, thin_svd
 from .leave_one_out import RidgePath
+from .linalg.concave import concave_maximum
+from .linalg.svd import singular_values, thin_svd
 from .losses import get_loss
 from .operators import TangentOperator
 from .penalties import LayeredPenalty, ScaledPenalty, get_penalty

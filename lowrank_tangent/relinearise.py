@@ -41,8 +41,8 @@ import numpy as np
 
 from ._factors import reduced_factor, singular_vectors
 from .evidence import Ascent, Evidence, log_slopes
+from .linalg.transforms import LowRankTransform, ProductTransform
 from .networks import MLP
-from .transforms import LowRankTransform, ProductTransform
 
 #: What a round stretches.
 METRICS = ("coefficient", "gradient", "function", "diagonal", "evidence", "relevance")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from lowrank_tangent._concave import concave_maximum
+from lowrank_tangent.linalg.concave import concave_maximum
 
 GUESSES = [1.0, 0.3, 1e-6, 0.0]
 

@@ -12,12 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from lowrank_tangent import (
-    AdaptiveTangentClassifier,
-    AdaptiveTangentRegressor,
-    TangentRidge,
-    TangentRidgeClassifier,
-)
+from lowrank_tangent import AdaptiveTangentClassifier, AdaptiveTangentRegressor, TangentRidge, TangentRidgeClassifier
 from lowrank_tangent.datasets import load, make_product
 from lowrank_tangent.penalties import JointPenalty, KLPenalty, PowerPenalty, get_penalty
 
@@ -349,7 +344,7 @@ def test_features_that_overflow_or_vanish_are_refused():
 def test_a_kernel_beyond_memory_is_refused(data, monkeypatch):
     X, y = data
     model = TangentRidge((4,), random_state=0).fit(X, y)
-    monkeypatch.setattr("lowrank_tangent._memory.physical_memory", lambda: 1000)
+    monkeypatch.setattr("lowrank_tangent.linalg.memory.physical_memory", lambda: 1000)
     with pytest.raises(MemoryError, match=r"shape \(60, 60\) needs"):
         model.kernel(X)
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 import lowrank_tangent._memory as memory
 from conftest import dense_matrix, flat, random_operator
 from lowrank_tangent import _rows
+from lowrank_tangent.linalg.transforms import LowRankTransform, ProductTransform
 from lowrank_tangent.operators import LayerFactors, TangentOperator
-from lowrank_tangent.transforms import LowRankTransform, ProductTransform
 
 CASES = [("network", 1), ("network", 3), ("shared", 1), ("shared", 3)]
 pytestmark = pytest.mark.filterwarnings("error")

@@ -14,10 +14,10 @@ from sklearn.pipeline import make_pipeline
 
 from lowrank_tangent import AdaptiveTangentClassifier, AdaptiveTangentRegressor, TangentRidge
 from lowrank_tangent.datasets import make_product, make_square
+from lowrank_tangent.linalg.transforms import ProductTransform
 from lowrank_tangent.networks import MLP, InfiniteMLP
 from lowrank_tangent.penalties import JointPenalty
 from lowrank_tangent.relinearise import StretchedMLP
-from lowrank_tangent.transforms import ProductTransform
 
 
 def stretches(values, adaptivity):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lowrank_tangent._svd import singular_values, thin_svd
+from lowrank_tangent.linalg.svd import singular_values, thin_svd
 
 SHAPES = [(3, 50), (50, 3), (4, 16), (16, 4), (5, 7), (7, 5), (6, 6), (1, 9), (9, 1)]
 

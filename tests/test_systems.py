@@ -10,7 +10,7 @@ import scipy.linalg
 
 from conftest import dense_matrix, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
-from lowrank_tangent._cholesky import CholeskyFactor
+from lowrank_tangent.linalg.cholesky import CholeskyFactor
 from lowrank_tangent.operators import TangentOperator
 from lowrank_tangent.penalties import PowerPenalty
 from lowrank_tangent.solvers import _kernels, _pairs, _point, _preconditioner, _products, _system

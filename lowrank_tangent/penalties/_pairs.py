@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from .._jit import compiled
+from ..linalg.jit import compiled
 from ._scalar import _log_sum, _root
 
 #: Halvings that exhaust a bracket in ln λ.

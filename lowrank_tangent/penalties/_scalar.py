@@ -17,7 +17,7 @@ import math
 
 import numpy as np
 
-from .._jit import compiled
+from ..linalg.jit import compiled
 
 #: A root is accepted when the step in y, or the value relative to the terms that cancel in it, is below this: two
 #: units in the last place of 1.

@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from .._checks import check_number
-from .._memory import physical_memory
+from ..linalg.memory import physical_memory
 from ..problem import StructuredRegression
 from ._extrapolation import Extrapolation
 from ._known import KnownSolution

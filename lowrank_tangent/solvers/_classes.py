@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._cholesky import CholeskyFactor
+from ..linalg.cholesky import CholeskyFactor
 
 
 class ClasswiseFactor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import gen_batches
 
-from .._memory import physical_memory
+from ..linalg.memory import physical_memory
 from ..operators import LayerFactors, TangentOperator
 from ._pairs import product
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..linalg.transforms import LowRankTransform
 from ..penalties import divided_differences
-from ..transforms import LowRankTransform
 from ._pairs import pair_factors
 
 #: Share of A B, squared, below which a residual is small.

@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from .._cholesky import CholeskyFactor
+from ..linalg.cholesky import CholeskyFactor
 from ._classes import ClasswiseFactor, ConstrainedFactor
 from ._kernels import kernel_fits, output_kernels, stretched
 from ._nystrom import NystromFactor

@@ -15,7 +15,7 @@ import math
 import numpy as np
 from scipy.optimize import minimize
 
-from .._svd import thin_svd
+from ..linalg.svd import thin_svd
 from ..penalties import RidgePenalty
 from .interpolation import by_multipliers
 

@@ -23,7 +23,7 @@ import math
 
 import numpy as np
 
-from .._cholesky import CholeskyFactor
+from ..linalg.cholesky import CholeskyFactor
 from ..problem import Certificate
 from ._point import PrimalPoint, inner_product
 

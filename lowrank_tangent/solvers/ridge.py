@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._cholesky import CholeskyFactor
+from ..linalg.cholesky import CholeskyFactor
 from .interpolation import check_rank
 
 

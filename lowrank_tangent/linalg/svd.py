@@ -5,7 +5,7 @@ that LAPACK takes. Their ratio, for one shape:
 
     python -m timeit -s "import numpy as np; a = np.random.randn(50, 5000)" "np.linalg.svd(a, compute_uv=False)"
     python -m timeit -s "import numpy as np; a = np.random.randn(50, 5000)" \
-        -s "from lowrank_tangent._svd import singular_values" "singular_values(a)"
+        -s "from lowrank_tangent.linalg.svd import singular_values" "singular_values(a)"
 """
 
 from __future__ import annotations
