@@ -14,8 +14,8 @@ from sklearn.utils import check_random_state
 
 from .evidence import Ascent, Evidence, log_slopes
 from .features import TangentFeatures
-from .infinite import InfiniteMLP
 from .leave_one_out import RidgePath
+from .networks import InfiniteMLP
 from .penalties import ScaledPenalty, get_penalty
 from .problem import StructuredRegression
 from .relinearise import EVIDENCE_METRICS, FEATURE_METRICS, Relinearisation

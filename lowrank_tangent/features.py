@@ -9,8 +9,8 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils import check_scalar
 
-from .infinite import Anchors, InfiniteMLP
-from .networks import MLP
+from .networks import MLP, InfiniteMLP
+from .networks.infinite import Anchors
 from .operators import LayerFactors, TangentOperator
 from .streaming import StreamedOperator
 

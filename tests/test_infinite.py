@@ -11,9 +11,9 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.preprocessing import KernelCenterer
 
 from lowrank_tangent import AdaptiveTangentRegressor, StructuredRegression, TangentFeatures, TangentRidge, adapt, solve
-from lowrank_tangent._moments import ERF, RELU, layer_moments
 from lowrank_tangent.datasets import make_product
 from lowrank_tangent.networks import MLP, InfiniteMLP, network_of
+from lowrank_tangent.networks.moments import ERF, RELU, layer_moments
 
 COVARIANCES = [(1.0, 1.0, 0.3), (2.0, 0.5, -0.9), (1.0, 3.0, 0.0), (0.01, 4.0, 0.15), (1.0, 1.0, -1.0), (2.0, 2.0, 2.0)]
 CASES = [(activation, depth) for activation in ("relu", "erf") for depth in (1, 2, 3)]

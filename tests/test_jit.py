@@ -43,11 +43,12 @@ def nowhere(tmp_path, monkeypatch):
 
 
 def test_loops_compile_without_a_place_for_a_cache(nowhere, tmp_path):
-    for name in ("_jit.py", "_moments.py"):
-        (tmp_path / "alone").mkdir(exist_ok=True)
-        shutil.copy(PACKAGE / name, tmp_path / "alone" / name)
+    for name in ("linalg/jit.py", "networks/moments.py"):
+        copied = tmp_path / "alone" / name
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PACKAGE / name, copied)
     folder = nowhere(tmp_path / "alone", "alone")
-    code = "from alone._moments import RELU, _root; print(_root(RELU, 9.0), _root.signatures)"
+    code = "from alone.networks.moments import RELU, _root; print(_root(RELU, 9.0), _root.signatures)"
     assert printed(code, folder) == "3.0 [(int64, float64)]"
 
 
@@ -64,7 +65,7 @@ def test_the_package_works_where_it_cannot_be_written(nowhere):
 
 def test_the_next_process_compiles_nothing(tmp_path):
     code = (
-        "from lowrank_tangent._moments import RELU, _root; _root(RELU, 9.0);"
+        "from lowrank_tangent.networks.moments import RELU, _root; _root(RELU, 9.0);"
         "print(*(sum(count.values()) for count in (_root.stats.cache_hits, _root.stats.cache_misses)))"
     )
     processes = [printed(code, ROOT, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lowrank_tangent import StructuredRegression, TangentFeatures, solve
-from lowrank_tangent.infinite import InfiniteMLP
+from lowrank_tangent.networks import InfiniteMLP
 from lowrank_tangent.operators import LayerFactors, TangentOperator
 from lowrank_tangent.solvers import _point, _preconditioner, _products, _samples, newton
 

@@ -16,8 +16,6 @@ from numbers import Integral, Real
 import numpy as np
 from scipy.special import erf, ndtr
 
-from .infinite import InfiniteMLP
-
 _SQRT_2PI = math.sqrt(2.0 * math.pi)
 _TWO_OVER_SQRT_PI = 2.0 / math.sqrt(math.pi)
 
@@ -214,28 +212,3 @@ class MLP:
                     f"{' + bias' if self.bias else ''}, units); got {weight.shape}."
                 )
         return X
-
-
-def network_of(hidden_layer_sizes, activation, init, bias):
-    """The network that the parameters of an estimator describe: an `InfiniteMLP` where all sizes are ``np.inf``.
-
-    Raises
-    ------
-    ValueError
-        For sizes of which only some are infinite, an initialisation that has no limit, and what the networks refuse.
-    """
-    sizes = (hidden_layer_sizes,) if isinstance(hidden_layer_sizes, Real) else tuple(hidden_layer_sizes)
-    infinite = [isinstance(size, Real) and size == math.inf for size in sizes]
-    if not any(infinite):
-        return MLP(hidden_layer_sizes, activation, init, bias)
-    if not all(infinite):
-        raise ValueError(
-            f"hidden_layer_sizes must be all finite or all infinite, e.g. (256, 256) or (np.inf, np.inf); "
-            f"got {hidden_layer_sizes!r}."
-        )
-    if init != "ntk":
-        raise ValueError(f"at infinite width only init='ntk' has a limit; got {init!r}.")
-    return InfiniteMLP(len(sizes), activation, bias)
-
-
-__all__ = ["ACTIVATIONS", "INITIALISATIONS", "MLP", "InfiniteMLP", "network_of"]

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from ._moments import ERF, RELU, layer_derivatives, layer_moments, samples_by_layer, tangent_kernel, tangent_slopes
+from .moments import ERF, RELU, layer_derivatives, layer_moments, samples_by_layer, tangent_kernel, tangent_slopes
 
 logger = logging.getLogger("lowrank_tangent")
 

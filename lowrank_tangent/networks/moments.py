@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from .linalg.jit import compiled
+from ..linalg.jit import compiled
 
 #: Activations, as the compiled functions know them.
 RELU, ERF = 0, 1
