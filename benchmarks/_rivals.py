@@ -13,8 +13,8 @@ import time
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, eigsh
 
+from lowrank_tangent.certificate import Certificate
 from lowrank_tangent.penalties import KLPenalty
-from lowrank_tangent.problem import Certificate
 
 #: Tolerances of the cone solvers, from loose to tight: the first that our certificate is content with counts.
 CONE_TOLERANCES = {"clarabel": (1e-8, 1e-9, 1e-10), "scs": (1e-6, 1e-7, 1e-8, 1e-9, 1e-10)}

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._factors import singular_vectors
 from .linalg.transforms import LowRankTransform
+from .operators.layers import singular_vectors
 
 _EPS = np.finfo(float).eps
 

@@ -11,8 +11,7 @@ from sklearn.utils import check_scalar
 
 from .networks import MLP, InfiniteMLP
 from .networks.infinite import Anchors
-from .operators import LayerFactors, TangentOperator
-from .streaming import StreamedOperator
+from .operators import LayerFactors, StreamedOperator, TangentOperator
 
 #: Bytes of factors that one batch of rows may take when predictions are computed.
 _BATCH_BYTES = 2**26

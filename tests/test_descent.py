@@ -6,8 +6,7 @@ from sklearn.linear_model import Ridge
 
 from conftest import dense_matrix, flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
-from lowrank_tangent._factors import LayerFactors
-from lowrank_tangent.operators import TangentOperator
+from lowrank_tangent.operators import LayerFactors, TangentOperator
 from lowrank_tangent.solvers import _descent, _point, _preconditioner, newton
 
 

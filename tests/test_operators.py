@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 import lowrank_tangent._memory as memory
 from conftest import dense_matrix, flat, random_operator
-from lowrank_tangent import _rows
 from lowrank_tangent.linalg.transforms import LowRankTransform, ProductTransform
 from lowrank_tangent.operators import LayerFactors, TangentOperator
+from lowrank_tangent.operators import rows as _rows
 
 CASES = [("network", 1), ("network", 3), ("shared", 1), ("shared", 3)]
 pytestmark = pytest.mark.filterwarnings("error")
@@ -71,7 +71,7 @@ def test_cross_kernel_and_row_subsets(rng, case):
 
 
 def test_kernel_by_blocks_is_the_kernel(rng, monkeypatch):
-    monkeypatch.setattr("lowrank_tangent.operators._BLOCK_ROWS", 3)
+    monkeypatch.setattr("lowrank_tangent.operators.factored._BLOCK_ROWS", 3)
     operator = random_operator(rng, 8, [(4, 5)], "network", 2).weighted(rng.uniform(1, 2, 8), True)
     A = dense_matrix(operator)
     np.testing.assert_allclose(operator.gram(), A @ A.T, atol=1e-13)
@@ -82,7 +82,7 @@ def test_outputs_in_groups_give_the_same_products(rng, monkeypatch):
     coefs = [rng.standard_normal(shape) for shape in operator.coef_shapes]
     residual = rng.standard_normal((6, 5))
     whole = operator.matvec(coefs), operator.rmatvec(residual)
-    monkeypatch.setattr("lowrank_tangent._factors._GROUP_FLOATS", 2 * 6 * 4)
+    monkeypatch.setattr("lowrank_tangent.operators.layers._GROUP_FLOATS", 2 * 6 * 4)
     np.testing.assert_allclose(operator.matvec(coefs), whole[0])
     np.testing.assert_allclose(operator.rmatvec(residual)[0], whole[1][0])
 

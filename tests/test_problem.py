@@ -4,8 +4,8 @@ from sklearn.linear_model import Ridge
 
 from conftest import dense_matrix, flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
+from lowrank_tangent.certificate import Certificate
 from lowrank_tangent.operators import LayerFactors, TangentOperator
-from lowrank_tangent.problem import Certificate
 
 
 def objective_from_scratch(problem, coefs):

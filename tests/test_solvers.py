@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from conftest import dense_matrix, flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
+from lowrank_tangent.certificate import Certificate
 from lowrank_tangent.operators import LayerFactors, TangentOperator
 from lowrank_tangent.penalties import PowerPenalty, ScaledPenalty, divided_differences
-from lowrank_tangent.problem import Certificate
 from lowrank_tangent.solvers import SOLVERS, _kernels, _point, _preconditioner
 
 pytestmark = pytest.mark.filterwarnings("error")

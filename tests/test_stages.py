@@ -5,8 +5,7 @@ import pytest
 
 from conftest import flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
-from lowrank_tangent._factors import LayerFactors
-from lowrank_tangent.operators import TangentOperator
+from lowrank_tangent.operators import LayerFactors, TangentOperator
 from lowrank_tangent.solvers import _preconditioner, _stages, newton
 from lowrank_tangent.solvers._point import PrimalPoint
 

@@ -17,8 +17,7 @@ from lowrank_tangent import (
 )
 from lowrank_tangent.datasets import make_product
 from lowrank_tangent.networks import MLP, InfiniteMLP
-from lowrank_tangent.operators import LayerFactors, LowRankTransform, TangentOperator
-from lowrank_tangent.streaming import StreamedOperator
+from lowrank_tangent.operators import LayerFactors, LowRankTransform, StreamedOperator, TangentOperator
 
 CASES = [("network", 1), ("network", 3), ("shared", 1), ("shared", 3)]
 pytestmark = pytest.mark.filterwarnings("error")
@@ -85,7 +84,7 @@ def test_transforms_of_streams(rng, outputs, C):
 @pytest.mark.parametrize(("outputs", "C"), CASES)
 @pytest.mark.parametrize("streamed", [False, True])
 def test_single_precision_factors_have_products_in_double(rng, monkeypatch, outputs, C, streamed):
-    monkeypatch.setattr("lowrank_tangent.operators._BATCH_BYTES", 8 * 40)
+    monkeypatch.setattr("lowrank_tangent.operators.factored._BATCH_BYTES", 8 * 40)
     rounded, exact = single(random_operator(rng, 9, [(4, 5), (2, 3)], outputs, C))
     A = dense_matrix(exact)
     operator = stream_of(rounded, 4) if streamed else rounded

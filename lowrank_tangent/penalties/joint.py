@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import _pairs
+from . import _two_sided
 from ._search import minimise
 from .named import EqualSides, KLPenalty, PowerPenalty
 from .spectral import RidgePenalty, SpectralPenalty, positive, singular_values, stretches
@@ -134,19 +134,19 @@ class _PairPenalty(JointPenalty):
         """Proximal map ``argmin_v ½ (v − s)² + τ ω̃(v)``, a global minimiser; `tau` > 0 broadcasts against `s`."""
         s, tau = np.broadcast_arrays(singular_values(s, "s"), positive(tau))
         out = np.empty(s.size)
-        _pairs.shrink(np.ravel(s), np.ravel(tau), *self._powers, out)
+        _two_sided.shrink(np.ravel(s), np.ravel(tau), *self._powers, out)
         return out.reshape(s.shape)
 
     def _shared(self, z):
         z = np.maximum(stretches(z), 1.0)
         out = np.empty((4, z.size))
-        _pairs.split(np.ravel(z), *self._powers, out)
+        _two_sided.split(np.ravel(z), *self._powers, out)
         return out.reshape(4, *z.shape)
 
     def _log_stretches(self, v):
         v = singular_values(v)
         out = np.empty((2, v.size))
-        _pairs.stretch(np.ravel(v), *self._powers, out)
+        _two_sided.stretch(np.ravel(v), *self._powers, out)
         return out.reshape(2, *v.shape)
 
 

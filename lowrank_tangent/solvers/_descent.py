@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._factors import rotate
+from ..operators.layers import rotate
 from ._kernels import stretch_root
 from ._line_search import step_length
 from ._point import PrimalPoint, inner_product

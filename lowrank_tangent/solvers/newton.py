@@ -28,8 +28,8 @@ import copy
 
 import numpy as np
 
+from ..certificate import Certificate
 from ..operators import TangentOperator
-from ..problem import Certificate
 from ._descent import descend
 from ._line_search import step_length
 from ._point import PrimalPoint, gram_singular_values

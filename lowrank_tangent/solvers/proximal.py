@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..problem import Certificate
+from ..certificate import Certificate
 from ._point import widened
 from .reweighted import ridge_start
 

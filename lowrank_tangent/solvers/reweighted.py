@@ -23,8 +23,8 @@ import math
 
 import numpy as np
 
+from ..certificate import Certificate
 from ..linalg.cholesky import CholeskyFactor
-from ..problem import Certificate
 from ._point import PrimalPoint, inner_product
 
 #: Armijo's constant.

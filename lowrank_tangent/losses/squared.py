@@ -1,11 +1,4 @@
-"""Losses: what a prediction costs, its derivatives, and the conjugate that the certificate needs.
-
-A loss L(f) is a convex function of predictions f of shape (n, C). It knows what the samples weigh and whether an
-unpenalised intercept is minimised over. `at` is the loss at one prediction: value, gradient, Hessian. The rest is about
-dual points r, for which weak duality says
-
-    L(f) ≥ −L*(−r) − r·f,  with equality for r = −∇L(f).
-"""
+"""Least squares, and the constraint that it becomes where nothing may be missed."""
 
 from __future__ import annotations
 
@@ -13,8 +6,7 @@ import math
 
 import numpy as np
 
-from ._checks import check_target_scale
-from ._multinomial import Multinomial, probabilities_of
+from .._checks import check_target_scale
 
 
 class Squared:
@@ -144,22 +136,3 @@ class _InterpolationAt(_SquaredAt):
     def value(self):
         """0."""
         return 0.0
-
-
-LOSSES = {loss.name: loss for loss in (Squared, Interpolation, Multinomial)}
-
-
-def get_loss(loss, sample_weight=None, fit_intercept=False):
-    """The loss of that name.
-
-    Raises
-    ------
-    ValueError
-        For an unknown name.
-    """
-    if loss not in LOSSES:
-        raise ValueError(f"loss must be one of {sorted(LOSSES)}; got {loss!r}.")
-    return LOSSES[loss](sample_weight, fit_intercept)
-
-
-__all__ = ["LOSSES", "Interpolation", "Multinomial", "Squared", "get_loss", "probabilities_of"]

@@ -12,10 +12,9 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils import gen_batches
 
-from ._factors import LayerFactors, compact_factor, kernel_block, rotate, stacked_outputs, transpose
-from ._rows import WeightedRows
-from .linalg.memory import check_fits_in_memory
-from .linalg.transforms import LowRankTransform
+from ..linalg.memory import check_fits_in_memory
+from .layers import LayerFactors, compact_factor, kernel_block, rotate, stacked_outputs, transpose
+from .rows import WeightedRows
 
 #: Rows of a kernel block: large enough for BLAS to run at full speed, small enough to keep the temporaries
 #: of one block far below the kernel itself.
@@ -361,6 +360,3 @@ class TangentOperator(WeightedRows):
         shapes = [np.shape(coef) for coef in coefs]
         if shapes != self.coef_shapes:
             raise ValueError(f"coefs must have one matrix a layer, of shapes {self.coef_shapes}; got {shapes}.")
-
-
-__all__ = ["LayerFactors", "LowRankTransform", "TangentOperator"]

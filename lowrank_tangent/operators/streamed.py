@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sklearn.utils import gen_batches
 
-from .operators import TangentOperator
+from .factored import TangentOperator
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .linalg.svd import thin_svd
+from ..linalg.svd import thin_svd
 
 #: Temporaries of a product with separate coefficients for each output, 32 MiB.
 _GROUP_FLOATS = 2**22

@@ -13,8 +13,8 @@ import math
 import numpy as np
 from scipy.special import xlogy
 
-from ._softmax import Softmax, balancing_intercept, intercept_curvature, rounding_of, with_totals
-from .linalg.svd import thin_svd
+from ..linalg.svd import thin_svd
+from .softmax import Softmax, balancing_intercept, intercept_curvature, rounding_of, with_totals
 
 #: Rounding that sums of a feasible dual point may show, as a share of what is summed.
 _ROUNDING = 1e-12
