@@ -10,7 +10,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from ._chains import outcomes_of_rounds
 from ._targets import class_indices
 from .networks import MLP, InfiniteMLP
-from .solvers._solution import progress
+from .solvers.solution import progress
 
 #: A chain of rounds ends where this many of them have not lowered the error by this share: less than folds can tell.
 _PATIENCE = 4

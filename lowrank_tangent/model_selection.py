@@ -10,7 +10,7 @@ import numpy as np
 from ._checks import check_number
 from .problem import StructuredRegression
 from .solvers import solve_path
-from .solvers._solution import progress
+from .solvers.solution import progress
 
 
 @dataclass(frozen=True)

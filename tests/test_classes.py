@@ -6,10 +6,11 @@ import pytest
 from conftest import random_operator
 from lowrank_tangent import StructuredRegression, TangentFeatures, solve
 from lowrank_tangent.networks import MLP
-from lowrank_tangent.solvers import _kernels, _preconditioner
-from lowrank_tangent.solvers._classes import ClasswiseFactor
-from lowrank_tangent.solvers._point import PrimalPoint
-from lowrank_tangent.solvers._preconditioner import Preconditioner
+from lowrank_tangent.solvers.newton import kernels as _kernels
+from lowrank_tangent.solvers.newton import preconditioner as _preconditioner
+from lowrank_tangent.solvers.newton.classwise import ClasswiseFactor
+from lowrank_tangent.solvers.newton.preconditioner import Preconditioner
+from lowrank_tangent.solvers.spectral_point import PrimalPoint
 
 WEIGHTS = np.append(np.linspace(0.2, 3.0, 19), 0.0)
 

@@ -7,7 +7,10 @@ from sklearn.linear_model import Ridge
 from conftest import dense_matrix, flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.operators import LayerFactors, TangentOperator
-from lowrank_tangent.solvers import _descent, _point, _preconditioner, newton
+from lowrank_tangent.solvers import spectral_point as _point
+from lowrank_tangent.solvers.newton import descent as _descent
+from lowrank_tangent.solvers.newton import method as newton
+from lowrank_tangent.solvers.newton import preconditioner as _preconditioner
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from conftest import dense_matrix, flat, low_rank_target, random_operator
-from lowrank_tangent import StructuredRegression, adapt, solve, solvers
+from lowrank_tangent import StructuredRegression, adapt, solve
 from lowrank_tangent.operators import LayerFactors, TangentOperator
 from lowrank_tangent.penalties import JointPenalty, PowerPenalty
+from lowrank_tangent.solvers import run
 
 OUTPUTS = [("network", 1), ("network", 2), ("shared", 3)]
 
@@ -149,13 +150,13 @@ def test_of_several_starts_one_that_meets_the_constraint_is_kept(penalty, max_it
 
 def test_a_start_that_violates_the_constraint_is_no_better_for_its_lower_objective(rng, monkeypatch):
     figures = iter([(1.0, 1e-9), (0.5, 1e-2), (0.9, 1e-8)])
-    run = solvers._solve_from
+    solve_from = run.solve_from
 
     def told(*args):
         objective, residual = next(figures)
-        return replace(run(*args), objective=objective, constraint_residual=residual)
+        return replace(solve_from(*args), objective=objective, constraint_residual=residual)
 
-    monkeypatch.setattr(solvers, "_solve_from", told)
+    monkeypatch.setattr(run, "solve_from", told)
     assert solve(interpolation(rng, JointPenalty()), n_init=3, random_state=0).objective == 0.9
 
 

@@ -6,8 +6,9 @@ from scipy.optimize import minimize_scalar
 
 from conftest import low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression
-from lowrank_tangent.solvers import _line_search, _point
-from lowrank_tangent.solvers._line_search import step_length
+from lowrank_tangent.solvers import spectral_point as _point
+from lowrank_tangent.solvers.newton import line_search as _line_search
+from lowrank_tangent.solvers.newton.line_search import step_length
 
 
 class Line:

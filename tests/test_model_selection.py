@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from conftest import low_rank_target, random_operator
-from lowrank_tangent import StructuredRegression, solve, solvers
+from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.model_selection import tangent_path
 from lowrank_tangent.penalties import NuclearPenalty, PowerPenalty
-from lowrank_tangent.solvers._extrapolation import Extrapolation
-from lowrank_tangent.solvers._span import SolutionSpan
+from lowrank_tangent.solvers.path import walk
+from lowrank_tangent.solvers.path.extrapolation import Extrapolation
+from lowrank_tangent.solvers.path.span import SolutionSpan
 
 ALPHAS, ADAPTIVITIES = [1e-3, 1.0, 1e-2, 1e-1], [10.0, 0.0, 1000.0]
 
@@ -85,7 +86,7 @@ def test_the_solutions_nearest_to_that_alpha_are_passed_on(problem, monkeypatch)
             begun.append([one.alpha for one in known])
             super().__init__(known, **settings)
 
-    monkeypatch.setattr(solvers, "SolutionSpan", Recorded)
+    monkeypatch.setattr(walk, "SolutionSpan", Recorded)
     tangent_path(problem, np.logspace(1, -2, 13), [1.0, 100.0, 1e4])
     assert begun[0] == []
     for alphas in begun[1:]:

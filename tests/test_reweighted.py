@@ -20,8 +20,8 @@ from lowrank_tangent.penalties import (
     SchattenPenalty,
 )
 from lowrank_tangent.solvers import SOLVERS
-from lowrank_tangent.solvers._point import LayerSpectrum, PrimalPoint
 from lowrank_tangent.solvers.reweighted import Majoriser
+from lowrank_tangent.solvers.spectral_point import LayerSpectrum, PrimalPoint
 
 pytestmark = pytest.mark.filterwarnings("error")
 SMOOTH = [

@@ -13,7 +13,10 @@ from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.certificate import Certificate
 from lowrank_tangent.operators import LayerFactors, TangentOperator
 from lowrank_tangent.penalties import PowerPenalty, ScaledPenalty, divided_differences
-from lowrank_tangent.solvers import SOLVERS, _kernels, _point, _preconditioner
+from lowrank_tangent.solvers import SOLVERS
+from lowrank_tangent.solvers import spectral_point as _point
+from lowrank_tangent.solvers.newton import kernels as _kernels
+from lowrank_tangent.solvers.newton import preconditioner as _preconditioner
 
 pytestmark = pytest.mark.filterwarnings("error")
 LAYERS = {"one layer": [(4, 6)], "two layers": [(3, 5), (5, 2)]}

@@ -10,9 +10,9 @@ from conftest import flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.model_selection import tangent_path
 from lowrank_tangent.penalties import KLPenalty, PowerPenalty
-from lowrank_tangent.solvers._known import KnownSolution
-from lowrank_tangent.solvers._point import PrimalPoint
-from lowrank_tangent.solvers._span import SolutionSpan, span_size
+from lowrank_tangent.solvers.path.known import KnownSolution
+from lowrank_tangent.solvers.path.span import SolutionSpan, span_size
+from lowrank_tangent.solvers.spectral_point import PrimalPoint
 
 CASES = [("squared", "shared"), ("squared", "network"), ("multinomial", "shared"), ("multinomial", "network")]
 

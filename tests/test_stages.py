@@ -6,8 +6,10 @@ import pytest
 from conftest import flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.operators import LayerFactors, TangentOperator
-from lowrank_tangent.solvers import _preconditioner, _stages, newton
-from lowrank_tangent.solvers._point import PrimalPoint
+from lowrank_tangent.solvers.newton import method as newton
+from lowrank_tangent.solvers.newton import preconditioner as _preconditioner
+from lowrank_tangent.solvers.newton import stages as _stages
+from lowrank_tangent.solvers.spectral_point import PrimalPoint
 
 
 def make_problem(rng, penalty="power", adaptivity=1e4, loss="squared", n=30):

@@ -113,7 +113,7 @@ class TangentOperator(WeightedRows):
         return self.mapped(lambda layers: [LayerFactors(layer.h, layer.delta * factor) for layer in layers])
 
     def weighted(self, sample_weight=None, centre=False):
-        """The operator of the weighted regression, with an intercept if `centre`, see `_rows.py`.
+        """The operator of the weighted regression, with an intercept if `centre`, see `rows.py`.
 
         Parameters
         ----------

@@ -16,7 +16,7 @@ import copy
 import numpy as np
 
 from ..losses import get_loss
-from ._solution import Monitor
+from .solution import Monitor
 
 #: ρα as a share of the smallest eigenvalue of the kernel; three or four problems then do.
 _SHARE = 1e-2

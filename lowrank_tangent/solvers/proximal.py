@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..certificate import Certificate
-from ._point import widened
 from .reweighted import ridge_start
+from .spectral_point import widened
 
 #: Backtracking multiplies the Lipschitz estimate by this factor.
 _GROW = 1.5

@@ -25,7 +25,7 @@ import numpy as np
 
 from ..certificate import Certificate
 from ..linalg.cholesky import CholeskyFactor
-from ._point import PrimalPoint, inner_product
+from .spectral_point import PrimalPoint, inner_product
 
 #: Armijo's constant.
 _ARMIJO = 1e-4

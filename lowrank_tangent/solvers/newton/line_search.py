@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ._point import PenaltyLine
+from ..spectral_point import PenaltyLine
 
 #: Armijo's constant: the share of the linear gain that a step has to realise.
 _ARMIJO = 1e-4

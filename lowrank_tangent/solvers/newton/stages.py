@@ -13,7 +13,7 @@ import copy
 
 import numpy as np
 
-from ._point import gram_singular_values
+from ..spectral_point import gram_singular_values
 
 #: √μ falls by this factor a stage.
 _FACTOR = 4.0

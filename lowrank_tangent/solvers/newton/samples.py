@@ -21,8 +21,8 @@ import functools
 
 import numpy as np
 
-from ._point import Spectrum
-from ._products import stretch_cost
+from ..spectral_point import Spectrum
+from .products import stretch_cost
 
 #: What a Newton step takes in products with B written entry by entry, many of them in single precision; and otherwise
 #: in kernels of all samples and in products on the smaller side.
@@ -224,7 +224,7 @@ class SampledSpectrum(Spectrum):
 
 
 class SampledChange:
-    """A change ``dB = M A* r + N B`` of one layer, with M = Z / α and N from the formula for W (`_point.py`).
+    """A change ``dB = M A* r + N B`` of one layer, with M = Z / α and N from the formula for W (`spectral_point.py`).
 
     Attributes
     ----------

@@ -10,14 +10,14 @@ vanishes quadratically; but G never leaves the domain of the conjugate, whereas 
 jam at its boundary when the penalty is nearly the nuclear norm.
 
 The equation is solved by conjugate gradients, preconditioned by the ridge kernel of the stretched features
-(`_system.py`, where it is written for every loss with a Hessian; `_preconditioner.py`); the spectral calculus of G and
-W is in `_point.py`. Steps far from the solution are drafts in single precision. Where its rounding would be seen in the
-gap, the method goes on in double precision, and the certificate always does. With many outputs that share the stretch
-of wide layers, coefficients are written in the samples (`_samples.py`), and entry by entry where that is not exact
-enough.
+(`system.py`, where it is written for every loss with a Hessian; `preconditioner.py`); the spectral calculus of G and
+W is in `spectral_point.py`. Steps far from the solution are drafts in single precision. Where its rounding would be
+seen in the gap, the method goes on in double precision, and the certificate always does. With many outputs that
+share the stretch of wide layers, coefficients are written in the samples (`samples.py`), and entry by entry where that
+is not exact enough.
 
-The way to the neighbourhood of the solution is a continuation from a ridge solution (`_stages.py`). With the squared
-loss, samples enough and not much adaptivity, a descent by conjugate gradients on the objective itself (`_descent.py`)
+The way to the neighbourhood of the solution is a continuation from a ridge solution (`stages.py`). With the squared
+loss, samples enough and not much adaptivity, a descent by conjugate gradients on the objective itself (`descent.py`)
 is faster.
 """
 
@@ -28,15 +28,15 @@ import copy
 
 import numpy as np
 
-from ..certificate import Certificate
-from ..operators import TangentOperator
-from ._descent import descend
-from ._line_search import step_length
-from ._point import PrimalPoint, gram_singular_values
-from ._preconditioner import Preconditioner
-from ._samples import SampledDesign, by_entries
-from ._stages import first_stage, is_stage_done, next_stage, ridge_alpha
-from ._system import solve_system
+from ...certificate import Certificate
+from ...operators import TangentOperator
+from ..spectral_point import PrimalPoint, gram_singular_values
+from .descent import descend
+from .line_search import step_length
+from .preconditioner import Preconditioner
+from .samples import SampledDesign, by_entries
+from .stages import first_stage, is_stage_done, next_stage, ridge_alpha
+from .system import solve_system
 
 #: Newton's equation is solved to this share of the gap that is asked for, or of what the barrier of the dual weighs.
 _INNER_MARGIN = 0.2

@@ -6,15 +6,15 @@ Z, n²·C operations. The Γ term goes through symmetric matrices on the smaller
 
     S = Σ_{i,c} r_ic a_ic b_icᵀ,    b_icᵀ (Γ ∘ (S + Sᵀ)) a_ic,
 
-with a = Uᵀ h and b = Uᵀ Θ δ where h is the smaller factor, and a = Uᵀ δ, b = Uᵀ Θᵀ h where δ is (`_point.py`).
+with a = Uᵀ h and b = Uᵀ Θ δ where h is the smaller factor, and a = Uᵀ δ, b = Uᵀ Θᵀ h where δ is (`spectral_point.py`).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..operators import TangentOperator
-from ._kernels import StretchedKernels, kernel_fits
+from ...operators import TangentOperator
+from .kernels import StretchedKernels, kernel_fits
 
 #: Products that a kernel of stretched features serves, about.
 _PRODUCTS = 8

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..linalg.cholesky import CholeskyFactor
+from ...linalg.cholesky import CholeskyFactor
 
 
 class ClasswiseFactor:

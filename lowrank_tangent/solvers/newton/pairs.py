@@ -1,7 +1,7 @@
 """The Γ term of Newton's system, α A W A* less the kernel of the stretched features, of layers with one position.
 
-With a = Uᵀ h and b = Uᵀ Θ δ where h is the smaller factor, and a = Uᵀ δ, b = Uᵀ Θᵀ h where δ is (`_point.py`), it is
-the kernel
+With a = Uᵀ h and b = Uᵀ Θ δ where h is the smaller factor, and a = Uᵀ δ, b = Uᵀ Θᵀ h where δ is (`spectral_point.py`),
+it is the kernel
 
     Σ_ij Γ_ij (a_i b_j + a_j b_i)(a'_i b'_j + a'_j b'_i) / 2
 
@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..spectral_point import pair_factors
+
 #: Most terms that pay, and the largest share of the stretched kernel that those left out may have: the kernel with the
 #: others is positive definite for every share below 1.
 _MOST_TERMS = 8
@@ -24,17 +26,6 @@ _LEFT_OUT = 0.1
 #: Terms are sought in as many rows of Γ.
 MOST_DIRECTIONS = 64
 _EPS = np.finfo(float).eps
-
-
-def pair_factors(layer, spectrum, dtype, count=None):
-    """a of shape (n, m), and b of shape (n, C, m), or of the `count` strongest directions alone."""
-    layer = layer.astype(dtype)
-    h, delta = layer.h[:, 0], layer.delta[:, 0, 0]
-    small, wide = (delta, h) if spectrum.transposed else (h, delta)
-    rotated, size = spectrum.rotated[-count:] if count else spectrum.rotated, wide.shape[1]
-    m = len(rotated)
-    weights = rotated.reshape(m, -1, size).transpose(2, 1, 0).reshape(size, -1).astype(dtype)
-    return small @ spectrum.basis.astype(dtype), (wide @ weights).reshape(len(wide), -1, m)
 
 
 def pair_kernels(design, point):

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from ._known import combined, combined_layers
+from .known import combined, combined_layers
 
 #: Highest degree of the polynomial. Each more doubles what errors of the solutions grow by.
 _MAX_DEGREE = 2

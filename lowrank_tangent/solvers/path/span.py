@@ -21,9 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._known import combined, combined_layers
-from ._point import PrimalPoint, inner_product
-from ._products import skinny_cost, stretch_cost
+from ..newton.products import skinny_cost, stretch_cost
+from ..spectral_point import PrimalPoint, inner_product
+from .known import combined, combined_layers
 
 #: Most and fewest solutions that span the space, and what one of them costs in products of the size of B Bᵀ.
 _MOST, _FEWEST = 6, 3

@@ -21,7 +21,6 @@ import numpy as np
 
 from ..linalg.transforms import LowRankTransform
 from ..penalties import divided_differences
-from ._pairs import pair_factors
 
 #: Share of A B, squared, below which a residual is small.
 _SMALL_RESIDUAL = 1e-8
@@ -150,7 +149,7 @@ class PrimalPoint:
 
 
 def _spectrum_of(coef, eigen, penalty, alpha, dtype):
-    """Spectral calculus of one layer, whose coefficients may be written in the samples (`_samples.py`)."""
+    """Spectral calculus of one layer, whose coefficients may be written in the samples (`samples.py`)."""
     is_matrix = isinstance(coef, np.ndarray)
     return LayerSpectrum(coef, penalty, alpha, dtype, eigen) if is_matrix else coef.spectrum(eigen, penalty, alpha)
 
@@ -255,7 +254,7 @@ class LayerSpectrum(Spectrum):
         )
 
     def pair_factors(self, factors, dtype):
-        """What Γ terms of products are made of, see `_pairs.py`."""
+        """What Γ terms of products are made of, see `pairs.py`."""
         return pair_factors(factors, self, dtype)
 
     def along(self, change):
@@ -340,3 +339,14 @@ class PenaltyLine:
             slope += np.sum(np.einsum("ij,ij->j", layer.basis, along @ layer.basis) / layer.stretch**2)
             spectra.append(layer.values)
         return 0.5 * alpha * spectral.effective(spectra), alpha * slope
+
+
+def pair_factors(layer, spectrum, dtype, count=None):
+    """a of shape (n, m), and b of shape (n, C, m), or of the `count` strongest directions alone."""
+    layer = layer.astype(dtype)
+    h, delta = layer.h[:, 0], layer.delta[:, 0, 0]
+    small, wide = (delta, h) if spectrum.transposed else (h, delta)
+    rotated, size = spectrum.rotated[-count:] if count else spectrum.rotated, wide.shape[1]
+    m = len(rotated)
+    weights = rotated.reshape(m, -1, size).transpose(2, 1, 0).reshape(size, -1).astype(dtype)
+    return small @ spectrum.basis.astype(dtype), (wide @ weights).reshape(len(wide), -1, m)

@@ -4,8 +4,8 @@ Without its Γ term, W stretches features: A W A* is the kernel of features stre
 iteratively reweighted least squares would solve. This kernel, averaged over outputs (exact for "shared" ones, the
 limit of wide networks for "network" ones), is factorised for problems of medium size, with the Γ term, and then the
 system itself, if there is one output; it is approximated by landmarks for large ones. Small problems of several outputs
-have the system itself, too. With the cross-entropy of several classes there is a factor for each class (`_classes.py`),
-where it saves more than it costs.
+have the system itself, too. With the cross-entropy of several classes there is a factor for each class
+(`classwise.py`), where it saves more than it costs.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import math
 
 import numpy as np
 
-from ..linalg.cholesky import CholeskyFactor
-from ._classes import ClasswiseFactor, ConstrainedFactor
-from ._kernels import kernel_fits, output_kernels, stretched
-from ._nystrom import NystromFactor
-from ._pairs import MOST_DIRECTIONS, pair_kernels
-from ._products import SystemProducts, skinny_cost, stretch_cost
+from ...linalg.cholesky import CholeskyFactor
+from .classwise import ClasswiseFactor, ConstrainedFactor
+from .kernels import kernel_fits, output_kernels, stretched
+from .nystrom import NystromFactor
+from .pairs import MOST_DIRECTIONS, pair_kernels
+from .products import SystemProducts, skinny_cost, stretch_cost
 
 #: Largest number of dual unknowns and of operations for which the system is assembled where nothing else helps, and of
 #: operations for which it is assembled from the start.
@@ -64,7 +64,7 @@ class Preconditioner:
     is_fresh : bool
         Whether it was made at the latest point.
     is_metric : bool
-        Whether without the Γ term it is the inverse of one matrix for all outputs, as `_descent.py` needs it, and of a
+        Whether without the Γ term it is the inverse of one matrix for all outputs, as `descent.py` needs it, and of a
         problem so large that to begin with that may pay.
     metric_cost, descent_cost : float
         Operations of such a one, and of a step of that descent; only of a metric.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import gen_batches
 
-from ..linalg.cholesky import CholeskyFactor
+from ...linalg.cholesky import CholeskyFactor
 
 #: Landmarks whose kernel has a smaller pivot than this share of its mean diagonal are as good as others.
 _JITTER = 1e-7

@@ -2,11 +2,12 @@
 
 Newton's method starts conjugate gradients anew at every point. Far from the minimum it is cheaper to move with every
 step that they make, and to keep their direction. They are preconditioned with the Hessian of a quadratic that touched
-the objective from above at a recent point, D + A*A with ``D = α Z⁻¹`` (`_point.py`). With the gradient g = G − A* r,
+the objective from above at a recent point, D + A*A with ``D = α Z⁻¹`` (`spectral_point.py`). With the gradient
+g = G − A* r,
 
     z = (D + A*A)⁻¹ g = D⁻¹ (g − A* u),      u = (I + A D⁻¹ A*)⁻¹ A D⁻¹ g = A z,
 
-and u takes the factor of the ridge kernel of the stretched features (`_preconditioner.py`). A z and A*A z come for
+and u takes the factor of the ridge kernel of the stretched features (`preconditioner.py`). A z and A*A z come for
 free, so a step takes one product with A and one with A*. The first one, from B = 0 with nothing stretched, leads to the
 ridge solution. The dual point that belongs to B − z is r + u.
 
@@ -20,10 +21,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..operators.layers import rotate
-from ._kernels import stretch_root
-from ._line_search import step_length
-from ._point import PrimalPoint, inner_product
+from ...operators.layers import rotate
+from ..spectral_point import PrimalPoint, inner_product
+from .kernels import stretch_root
+from .line_search import step_length
 
 #: Newton's method takes over where the decrement is this share of the objective, or the second number times the gap
 #: that is asked for. That many steps that do not get there have failed.

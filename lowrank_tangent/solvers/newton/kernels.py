@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import gen_batches
 
-from ..linalg.memory import physical_memory
-from ..operators import LayerFactors, TangentOperator
-from ._pairs import product
+from ...linalg.memory import physical_memory
+from ...operators import LayerFactors, TangentOperator
+from .pairs import product
 
 #: Largest number of samples for which n × n kernels are formed, and the largest share of the memory that they may take.
 _KERNEL_SAMPLES = 12_000

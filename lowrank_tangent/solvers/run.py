@@ -1,0 +1,190 @@
+"""From a problem to a certified solution."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import replace
+from numbers import Integral
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from .._checks import check_number
+from ..problem import StructuredRegression
+from .registry import capable, choose
+from .reweighted import random_start
+from .solution import Monitor, Solution
+
+#: A dual point that rounding keeps out of its domain is taken so many times.
+_FAR_INSIDE = 1.0 - 1e-6
+
+
+def solve(
+    problem,
+    method="auto",
+    tol=1e-6,
+    max_iter=None,
+    warm_start=None,
+    verbose=0,
+    callback=None,
+    n_init=1,
+    random_state=None,
+):
+    """Solve a structured regression problem.
+
+    minimise  ``½‖y − A B‖² + (α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))``,  μ = 1/adaptivity
+
+    Parameters
+    ----------
+    problem : StructuredRegression
+    method : {"auto", "newton", "reweighted", "proximal", "cvxpy", "bilinear", "ridge"}, default="auto"
+        - "newton": second-order, by systems of the dual's size; for convex penalties.
+        - "reweighted": second-order, by reweighted ridge regressions; for every penalty that stretches.
+        - "proximal": accelerated proximal gradient; for every penalty.
+        - "cvxpy": the semidefinite program, for reference.
+        - "bilinear": the joint problem over parameters and transforms by L-BFGS, as a witness.
+        - "ridge": closed form for ``adaptivity=0``.
+        - "auto": "ridge" where it applies and its kernel is small against the memory, "newton" for convex penalties,
+          "reweighted" for others, "proximal" for those that do not stretch (nuclear, Schatten) and for other than
+          convex ones with ``loss="multinomial"``, which "reweighted" and "ridge" do not solve; "bilinear" where the
+          penalty does not stretch and ``loss="interpolation"``, which "proximal" does not solve.
+    tol : float > 0, default=1e-6
+        Relative duality gap at which to stop; for a penalty that is not convex, residual of stationarity.
+    max_iter : int ≥ 0, optional
+        By default 200 for "newton" and "cvxpy", 500 for "reweighted", 20,000 for "proximal" and "bilinear".
+    warm_start : Solution or ndarray of shape (n, C), optional
+        Solution of a problem with the same features (other y, alpha or adaptivity), or a dual point, to start from.
+    verbose : int, default=0
+        1 shows a progress bar with the gap.
+    callback : callable, optional
+        Called with every `Iteration`; a true return value stops the solver, and all further starts, at the best point
+        so far.
+    n_init : int ≥ 1, default=1
+        Starting points that are tried for a penalty that is not convex: `warm_start` or ridge regression, then random
+        ones. The solution with the lowest objective is kept, of those that meet the constraint of
+        ``loss="interpolation"`` to `tol` or else are nearest to it.
+    random_state : int, RandomState or None, default=None
+        Draws the random starting points.
+
+    Returns
+    -------
+    Solution
+        Never assumed converged: ``converged`` says whether the error of the returned point is below `tol`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For arguments out of range, a method that cannot solve this problem, and constraints of
+        ``loss="interpolation"`` that depend on each other.
+    RuntimeError
+        If "cvxpy" ends without a solution.
+    FloatingPointError
+        If numbers overflow, as with an adaptivity of 1e300.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lowrank_tangent import StructuredRegression, solve
+    >>> from lowrank_tangent.operators import LayerFactors, TangentOperator
+    >>> rng = np.random.default_rng(0)
+    >>> operator = TangentOperator([LayerFactors(rng.normal(size=(40, 5)), rng.normal(size=(40, 8)))])
+    >>> problem = StructuredRegression(operator, rng.normal(size=40), penalty="kl", alpha=0.1)
+    >>> solution = solve(problem, tol=1e-9)
+    >>> bool(solution.dual_gap <= 1e-9)
+    True
+    """
+    if not isinstance(problem, StructuredRegression):
+        raise TypeError(f"problem must be a StructuredRegression; got {type(problem).__name__}.")
+    tol = check_number(tol, "tol", positive=True)
+    if method == "auto":
+        method = choose(problem)
+    run, limit = capable(method, problem)
+    max_iter = limit if max_iter is None else _check_count(max_iter, "max_iter", 0)
+    n_init = _check_count(n_init, "n_init", 1)
+    reduced, expand, compress = problem.reduced()
+    starts = [None if warm_start is None else _starting_point(warm_start, problem, compress)]
+    if not problem.spectral.is_convex:
+        rng = check_random_state(random_state)
+        starts += [(random_start(reduced, rng), None) for _ in range(n_init - 1)]
+    solutions = []
+    for start in starts:
+        monitor = Monitor(tol, verbose, callback)
+        with in_double_precision(reduced):
+            solutions.append(solve_from(start, reduced, run, max_iter, monitor))
+        if monitor.is_stopped:
+            break
+    best = min(solutions, key=lambda solution: (max(solution.constraint_residual, tol), solution.objective))
+    return replace(best, coefs=expand(best.coefs), method=method)
+
+
+@contextlib.contextmanager
+def in_double_precision(problem):
+    """An error that says what to do, for numbers that leave double precision."""
+    try:
+        yield
+    except (np.linalg.LinAlgError, FloatingPointError) as error:
+        adaptivity = max(layer.adaptivity for layer in problem.spectral)
+        raise FloatingPointError(
+            f"the numbers of this problem leave double precision ({error}): y reaches {np.abs(problem.y).max():.1e}, "
+            f"alpha={problem.alpha:.1e}, adaptivity={adaptivity:.1e}. Divide y by its standard deviation; alpha and "
+            "adaptivity then need not be extreme."
+        ) from error
+
+
+def solve_from(start, problem, run, max_iter, monitor):
+    """One run of a solver, certified anew from the definition: the figures are those of the point that it returns."""
+    try:
+        coefs, dual, message = run(problem, monitor, max_iter, start)
+        prediction = problem.operator.matvec(coefs)
+        certificate = problem.certificate(coefs, dual, prediction)
+        if math.isinf(certificate.dual_gap):  # rounding has moved the dual point out of its domain
+            dual, _ = problem.best_multiple(dual)
+            certificate = problem.certificate(coefs, dual, prediction)
+        if math.isinf(certificate.dual_objective):  # even the best multiple, where A* r itself is mostly rounding
+            dual = _FAR_INSIDE * dual
+            certificate = problem.certificate(coefs, dual, prediction)
+        if math.isnan(certificate.error):
+            raise FloatingPointError("their certificate is not a number")
+    finally:
+        monitor.close()
+    return Solution(
+        coefs=coefs,
+        dual=dual,
+        prediction=prediction,
+        intercept=problem.intercept(prediction),
+        objective=certificate.objective,
+        dual_objective=certificate.dual_objective,
+        dual_gap=certificate.dual_gap,
+        stationarity=certificate.stationarity,
+        constraint_residual=certificate.constraint_residual,
+        n_iter=monitor.history[-1].iteration,
+        converged=certificate.error <= monitor.tol,
+        message=message,
+        method="",
+        history=monitor.history,
+    )
+
+
+def _check_count(value, name, least):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} must be an integer >= {least}; got {value!r}.")
+    return int(value)
+
+
+def _starting_point(warm_start, problem, compress):
+    """Coefficients and dual point to start from, checked, in the coordinates of the reduced problem."""
+    known = isinstance(warm_start, Solution)
+    dual = np.asarray(warm_start.dual if known else warm_start, dtype=np.float64)
+    if dual.shape != problem.target.shape or not np.isfinite(dual).all():
+        raise ValueError(
+            f"warm_start must be a Solution or a finite dual point of shape {problem.target.shape}; "
+            f"got shape {dual.shape}."
+        )
+    dual = problem.project(dual)
+    if problem.spectral.is_convex:
+        dual, _ = problem.best_multiple(dual)
+    coefs = warm_start.coefs if known else problem.primal_of(dual)
+    if [coef.shape for coef in coefs] != problem.design.coef_shapes:
+        raise ValueError("warm_start is a solution for other features: its coefficients differ in shape.")
+    return compress(coefs), dual
