@@ -8,11 +8,16 @@ Source: LeJeune & Alemohammad, An Adaptive Tangent Feature Perspective of Neural
 
 from ._version import __version__
 from .adaptation import Adaptation, adapt
-from .choice import AdaptiveTangentClassifierCV, AdaptiveTangentRegressorCV
-from .estimators import AdaptiveTangentClassifier, AdaptiveTangentRegressor
+from .estimators import (
+    AdaptiveTangentClassifier,
+    AdaptiveTangentClassifierCV,
+    AdaptiveTangentRegressor,
+    AdaptiveTangentRegressorCV,
+    TangentRidge,
+    TangentRidgeClassifier,
+)
 from .features import TangentFeatures
 from .problem import StructuredRegression
-from .ridge import TangentRidge, TangentRidgeClassifier
 from .solvers import Solution, solve
 
 __all__ = [

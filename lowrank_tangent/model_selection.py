@@ -9,8 +9,8 @@ import numpy as np
 
 from ._checks import check_number
 from .problem import StructuredRegression
+from .progress import progress
 from .solvers import solve_path
-from .solvers.solution import progress
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from lowrank_tangent import (
     AdaptiveTangentRegressor,
     AdaptiveTangentRegressorCV,
 )
-from lowrank_tangent._chains import outcomes_of_rounds
-from lowrank_tangent._folds import Chain
-from lowrank_tangent._rule import judge
-from lowrank_tangent._screening import survivors, thinned
+from lowrank_tangent.choice.chains import outcomes_of_rounds
+from lowrank_tangent.choice.folds import Chain
+from lowrank_tangent.choice.rule import judge
+from lowrank_tangent.choice.screening import survivors, thinned
 from lowrank_tangent.datasets import DATA_VARIABLE, make_gated, make_square
 from lowrank_tangent.networks import MLP, InfiniteMLP
 

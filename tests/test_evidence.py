@@ -7,9 +7,9 @@ from scipy.stats import multivariate_normal
 
 from lowrank_tangent import AdaptiveTangentClassifier, AdaptiveTangentRegressor
 from lowrank_tangent.datasets import make_gated, make_square
-from lowrank_tangent.evidence import Ascent, Evidence, log_slopes
 from lowrank_tangent.leave_one_out import ALPHAS, RidgePath
 from lowrank_tangent.networks import InfiniteMLP
+from lowrank_tangent.rounds.evidence import Ascent, Evidence, log_slopes
 
 NETWORK = InfiniteMLP(2, "erf", 0.7)
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import lowrank_tangent._memory as memory
+import lowrank_tangent.linalg.memory as memory
 from conftest import dense_matrix, flat, random_operator
 from lowrank_tangent.linalg.transforms import LowRankTransform, ProductTransform
 from lowrank_tangent.operators import LayerFactors, TangentOperator

@@ -17,7 +17,7 @@ from lowrank_tangent.datasets import make_product, make_square
 from lowrank_tangent.linalg.transforms import ProductTransform
 from lowrank_tangent.networks import MLP, InfiniteMLP
 from lowrank_tangent.penalties import JointPenalty
-from lowrank_tangent.relinearise import StretchedMLP
+from lowrank_tangent.rounds.relinearisation import StretchedMLP
 
 
 def stretches(values, adaptivity):

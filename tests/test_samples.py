@@ -11,18 +11,10 @@ from lowrank_tangent import StructuredRegression, TangentFeatures, solve
 from lowrank_tangent.networks import InfiniteMLP
 from lowrank_tangent.operators import LayerFactors, TangentOperator
 from lowrank_tangent.solvers import spectral_point as _point
-from lowrank_tangent.solvers.newton import (
-    method as newton,
-)
-from lowrank_tangent.solvers.newton import (
-    preconditioner as _preconditioner,
-)
-from lowrank_tangent.solvers.newton import (
-    products as _products,
-)
-from lowrank_tangent.solvers.newton import (
-    samples as _samples,
-)
+from lowrank_tangent.solvers.newton import method as newton
+from lowrank_tangent.solvers.newton import preconditioner as _preconditioner
+from lowrank_tangent.solvers.newton import products as _products
+from lowrank_tangent.solvers.newton import samples as _samples
 
 N, C = 12, 4
 #: Of the second layer the smaller side is that of δ, which cannot be written in the samples.

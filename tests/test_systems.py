@@ -14,21 +14,11 @@ from lowrank_tangent.linalg.cholesky import CholeskyFactor
 from lowrank_tangent.operators import TangentOperator
 from lowrank_tangent.penalties import PowerPenalty
 from lowrank_tangent.solvers import spectral_point as _point
-from lowrank_tangent.solvers.newton import (
-    kernels as _kernels,
-)
-from lowrank_tangent.solvers.newton import (
-    pairs as _pairs,
-)
-from lowrank_tangent.solvers.newton import (
-    preconditioner as _preconditioner,
-)
-from lowrank_tangent.solvers.newton import (
-    products as _products,
-)
-from lowrank_tangent.solvers.newton import (
-    system as _system,
-)
+from lowrank_tangent.solvers.newton import kernels as _kernels
+from lowrank_tangent.solvers.newton import pairs as _pairs
+from lowrank_tangent.solvers.newton import preconditioner as _preconditioner
+from lowrank_tangent.solvers.newton import products as _products
+from lowrank_tangent.solvers.newton import system as _system
 from lowrank_tangent.solvers.newton.kernels import StretchedKernels
 from lowrank_tangent.solvers.newton.nystrom import NystromFactor
 

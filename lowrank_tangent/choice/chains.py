@@ -12,14 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils import check_random_state
 
-from .evidence import Ascent, Evidence, log_slopes
-from .features import TangentFeatures
-from .leave_one_out import RidgePath
-from .networks import InfiniteMLP
-from .penalties import ScaledPenalty, get_penalty
-from .problem import StructuredRegression
-from .relinearise import EVIDENCE_METRICS, FEATURE_METRICS, Relinearisation
-from .solvers import solve
+from ..features import TangentFeatures
+from ..leave_one_out import RidgePath
+from ..networks import InfiniteMLP
+from ..penalties import ScaledPenalty, get_penalty
+from ..problem import StructuredRegression
+from ..rounds.evidence import Ascent, Evidence, log_slopes
+from ..rounds.relinearisation import EVIDENCE_METRICS, FEATURE_METRICS, Relinearisation
+from ..solvers import solve
 
 
 class Outcome(NamedTuple):

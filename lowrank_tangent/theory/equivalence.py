@@ -1,4 +1,4 @@
-"""Statements of the theory, checked on a given problem, and its quantities: alignment, effective rank."""
+"""Statements of the theory, checked on a given problem."""
 
 from __future__ import annotations
 
@@ -7,79 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils import check_random_state
 
-from ._checks import check_number
-from .adaptation import adapt
-from .problem import StructuredRegression
-from .solvers import Monitor, solve
-from .solvers.bilinear import JointProblem, JointSolver
-from .solvers.interpolation import by_multipliers
+from .._checks import check_number
+from ..adaptation import adapt
+from ..problem import StructuredRegression
+from ..solvers import Monitor, solve
+from ..solvers.bilinear import JointProblem, JointSolver
+from ..solvers.interpolation import by_multipliers
 
 #: The structured problem is solved to this gap or stationarity: the error of a point is the square root of its gap.
 _STRUCTURED_TOL = {"gap": 1e-14, "stationarity": 1e-10}
 _TINY = np.finfo(float).tiny
-
-
-def alignment(kernel, other):
-    """Centred alignment of two kernels: the cosine of the angle between them after double centring.
-
-    Parameters
-    ----------
-    kernel, other : ndarray of shape (n, n)
-
-    Returns
-    -------
-    float
-        1 for kernels equal up to scale, 0 for orthogonal ones (or where one is constant).
-
-    Notes
-    -----
-    Cortes, Mohri & Rostamizadeh, Algorithms for learning kernels based on centered alignment (2012).
-    """
-    kernel, other = _centred(kernel), _centred(other)
-    if kernel.shape != other.shape:
-        raise ValueError(f"the kernels must have the same shape; got {kernel.shape} and {other.shape}.")
-    norms = np.linalg.norm(kernel) * np.linalg.norm(other)
-    return float(np.vdot(kernel, other) / norms) if norms > 0 else 0.0
-
-
-def label_kernel(y):
-    """Kernel of the labels, y yᵀ summed over outputs.
-
-    Parameters
-    ----------
-    y : ndarray of shape (n,) or (n, C)
-
-    Returns
-    -------
-    ndarray of shape (n, n)
-    """
-    y = np.asarray(y, dtype=np.float64)
-    y = y[:, None] if y.ndim == 1 else y
-    return y @ y.T
-
-
-def effective_rank(singular_values):
-    """Effective rank exp(H(p)) with p = σ / Σσ and H the entropy; between 1 and the number of values.
-
-    Parameters
-    ----------
-    singular_values : ndarray of shape (k,)
-
-    Returns
-    -------
-    float
-        0 if all values are zero.
-
-    Notes
-    -----
-    Roy & Vetterli, The effective rank: a measure of effective dimensionality (2007).
-    """
-    values = np.asarray(singular_values, dtype=np.float64)
-    values = values[values > 0]
-    if values.size == 0:
-        return 0.0
-    shares = values / values.sum()
-    return float(np.exp(-np.sum(shares * np.log(shares))))
 
 
 @dataclass(frozen=True)
@@ -270,11 +207,3 @@ def _alignment_error(problem, solution, kernel, prediction):
     flat = prediction.reshape(-1)
     expected = across**2 * (problem.design.gram() + (along**2 - 1.0) / norm**2 * np.outer(flat, flat))
     return float(np.linalg.norm(kernel - expected) / np.linalg.norm(kernel))
-
-
-def _centred(kernel):
-    kernel = np.asarray(kernel, dtype=np.float64)
-    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1]:
-        raise ValueError(f"a kernel must have shape (n, n); got {kernel.shape}.")
-    rows = kernel.mean(axis=0)
-    return kernel - rows - kernel.mean(axis=1)[:, None] + rows.mean()

@@ -21,16 +21,16 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted
 
-from . import _screening as screening
-from ._checks import check_number, check_sample_weight
-from ._folds import Chain, Samples, errors_of_chains
-from ._model import InputTransformer
-from ._rule import judge
-from ._targets import TangentClassifier, TangentRegressor
-from .estimators import AdaptiveTangentClassifier, AdaptiveTangentRegressor
-from .linalg.transforms import ProductTransform
-from .networks import MLP, network_of
-from .relinearise import EVIDENCE_METRICS, check_metric
+from .._checks import check_number, check_sample_weight
+from ..choice import screening
+from ..choice.folds import Chain, Samples, errors_of_chains
+from ..choice.rule import judge
+from ..linalg.transforms import ProductTransform
+from ..networks import MLP, network_of
+from ..rounds.relinearisation import EVIDENCE_METRICS, check_metric
+from .adaptive import AdaptiveTangentClassifier, AdaptiveTangentRegressor
+from .model import InputTransformer
+from .targets import TangentClassifier, TangentRegressor
 
 logger = logging.getLogger("lowrank_tangent")
 
@@ -300,7 +300,7 @@ class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
         Constants appended to the inputs of the network. With a large one the network compares samples by their
         distance, with a small one by their direction and length.
     metrics : sequence of {"coefficient", "gradient", "function", "diagonal", "evidence", "relevance"}, optional
-        What a round stretches, see `lowrank_tangent.relinearise`. By default "evidence" and "relevance" at infinite
+        What a round stretches, see `lowrank_tangent.rounds`. By default "evidence" and "relevance" at infinite
         width, "coefficient" and "gradient" at finite width.
     adaptivities : sequence of float > 0, default=(300,)
         How cheaply a round moves the features, for targets of variance 1 in all; they are divided by the variance of y.

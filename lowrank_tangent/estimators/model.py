@@ -12,12 +12,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .adaptation import adapt
-from .features import TangentFeatures, check_dtype
-from .networks import network_of
-from .problem import StructuredRegression
-from .relinearise import Relinearisation, run_rounds
-from .solvers import solve
+from ..adaptation import adapt
+from ..features import TangentFeatures, check_dtype
+from ..networks import network_of
+from ..problem import StructuredRegression
+from ..rounds import Relinearisation, run_rounds
+from ..solvers import solve
 
 
 class TangentModel:

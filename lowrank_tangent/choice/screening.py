@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from ._folds import LEAST_GAIN
+from .folds import LEAST_GAIN
 
 #: Chains are screened on no more than this share of the samples that a fold trains on.
 _LARGEST_SHARE = 0.5

@@ -39,11 +39,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..linalg.transforms import LowRankTransform, ProductTransform
+from ..networks import MLP
+from ..networks.stretched import StretchedInfiniteMLP, StretchedMLP
+from ..operators.layers import reduced_factor, singular_vectors
 from .evidence import Ascent, Evidence, log_slopes
-from .linalg.transforms import LowRankTransform, ProductTransform
-from .networks import MLP
-from .networks.stretched import StretchedInfiniteMLP, StretchedMLP
-from .operators.layers import reduced_factor, singular_vectors
 
 #: What a round stretches.
 METRICS = ("coefficient", "gradient", "function", "diagonal", "evidence", "relevance")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from ._model import TangentModel
-from ._targets import TangentClassifier, TangentRegressor
+from .model import TangentModel
+from .targets import TangentClassifier, TangentRegressor
 
 
 class _RidgeModel(TangentModel, BaseEstimator):

@@ -11,9 +11,10 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from ._checks import check_sample_weight, check_target_scale
-from .features import check_dtype
-from .losses import probabilities_of
+from .._checks import check_sample_weight, check_target_scale
+from ..choice.folds import class_indices
+from ..features import check_dtype
+from ..losses import probabilities_of
 
 #: Ratio of the standard deviations of two outputs beyond which the smaller one hardly counts.
 _UNLIKE_SCALES = 10.0
@@ -168,8 +169,3 @@ class TangentClassifier(ClassifierMixin):
     def _labels(self, scores):
         """Class labels of scores (or targets) of shape (n, C), one column for two classes."""
         return self.classes_[class_indices(scores)]
-
-
-def class_indices(scores):
-    """Which class scores (or targets) of shape (n, C) stand for; two classes have one column."""
-    return (scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else scores.argmax(axis=1)

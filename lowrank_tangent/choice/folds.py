@@ -7,10 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils.parallel import Parallel, delayed
 
-from ._chains import outcomes_of_rounds
-from ._targets import class_indices
-from .networks import MLP, InfiniteMLP
-from .solvers.solution import progress
+from ..networks import MLP, InfiniteMLP
+from ..progress import progress
+from .chains import outcomes_of_rounds
 
 #: A chain of rounds ends where this many of them have not lowered the error by this share: less than folds can tell.
 _PATIENCE = 4
@@ -89,3 +88,8 @@ def _errors_of_rounds(chain, splits, samples, options):
             lowest, last_gain = error, len(found)
         found.append(rows)
     return np.array(found)
+
+
+def class_indices(scores):
+    """Which class scores (or targets) of shape (n, C) stand for; two classes have one column."""
+    return (scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else scores.argmax(axis=1)

@@ -22,7 +22,7 @@ import math
 
 import numpy as np
 
-from .leave_one_out import ALPHAS
+from ..leave_one_out import ALPHAS
 
 #: Where a first fit sees nothing, the evidence is largest for endless noise, where it has no slopes. So the noise is at
 #: most this share of the mean diagonal of the kernel, at the mean weight.

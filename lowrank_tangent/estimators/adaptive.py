@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from ._model import InputTransformer, TangentModel
-from ._targets import TangentClassifier, TangentRegressor
+from .model import InputTransformer, TangentModel
+from .targets import TangentClassifier, TangentRegressor
 
 
 class _AdaptiveModel(InputTransformer, TangentModel, BaseEstimator):
@@ -110,7 +110,7 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
         What a round stretches: the singular values of the certified coefficients; those of the average gradient of the
         fitted function with respect to each layer's inputs while gates stand still; at infinite width those of its
         whole gradient, or its slope along every feature; or what raises the evidence of the kernel, in all directions
-        or feature by feature. See `lowrank_tangent.relinearise`.
+        or feature by feature. See `lowrank_tangent.rounds`.
     round_adaptivity : float ≥ 0 or sequence of float, optional
         How cheaply a round moves every used layer, as adaptivity does within a solution, which is the default. With
         ``adaptivity=0`` every round is a ridge regression. At infinite width rounds move the first layer alone. It
@@ -163,7 +163,7 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
     alpha_ : float
         The alpha of the solution.
     rounds_ : list of Round
-        Alpha, certificate, errors and transforms of every solution, see `lowrank_tangent.relinearise.Round`.
+        Alpha, certificate, errors and transforms of every solution, see `lowrank_tangent.rounds.Round`.
     input_transform_ : ndarray of shape (n_features, n_features)
         M of all rounds multiplied up, with the stretch of the last solution, which `metric` measures: tr(M Mᵀ) =
         n_features. `transform` gives x M.
@@ -232,7 +232,7 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
         What a round stretches: the singular values of the certified coefficients; those of the average gradient of the
         fitted function with respect to each layer's inputs while gates stand still; at infinite width those of its
         whole gradient, or its slope along every feature; or what raises the evidence of the kernel, in all directions
-        or feature by feature. See `lowrank_tangent.relinearise`.
+        or feature by feature. See `lowrank_tangent.rounds`.
     round_adaptivity : float ≥ 0 or sequence of float, optional
         How cheaply a round moves every used layer, as adaptivity does within a solution, which is the default. With
         ``adaptivity=0`` every round is a ridge regression. At infinite width rounds move the first layer alone. It
@@ -285,7 +285,7 @@ class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
     alpha_ : float
         The alpha of the solution.
     rounds_ : list of Round
-        Alpha, certificate, errors and transforms of every solution, see `lowrank_tangent.relinearise.Round`.
+        Alpha, certificate, errors and transforms of every solution, see `lowrank_tangent.rounds.Round`.
     input_transform_ : ndarray of shape (n_features, n_features)
         M of all rounds multiplied up, with the stretch of the last solution, which `metric` measures: tr(M Mᵀ) =
         n_features. `transform` gives x M.

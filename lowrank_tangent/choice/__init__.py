@@ -1,0 +1,1 @@
+"""The choice among networks, metrics and rounds by cross-validation: what a candidate is, folds, screening, rule."""
