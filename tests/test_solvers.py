@@ -143,8 +143,8 @@ def test_curvature_is_the_derivative_of_the_dual_map(rng, shape, penalty):
 
     def dual_map(matrix):
         u, s, vt = np.linalg.svd(matrix, full_matrices=False)
-        root = problem.spectral[0].root
-        return (u * (root * problem.spectral[0].unit.conjugate_derivative(20 * s / root))) @ vt
+        sqrt_mu = problem.spectral[0].sqrt_mu
+        return (u * (sqrt_mu * problem.spectral[0].base.conjugate_derivative(20 * s / sqrt_mu))) @ vt
 
     numeric = (dual_map(G + step * E) - dual_map(G - step * E)) / (2 * step)
     np.testing.assert_allclose(layer.curvature_solver()(E), numeric, rtol=1e-4, atol=1e-5 * np.abs(numeric).max())

@@ -41,11 +41,11 @@ def test_largest_singular_values_cost_the_same_in_every_stage(rng, penalty, adap
         assert stage.alpha < problem.alpha
         assert type(stage.alpha) is float  # a number of NumPy would take single precision to double
         assert stage.design is problem.design
-        roots.append(stage.spectral.root)
+        roots.append(stage.spectral.sqrt_mu)
         point = _stages.next_stage(point, problem)
     assert roots[0] == pytest.approx(max(largest))
     np.testing.assert_allclose(np.divide(roots[1:], roots[:-1]), 0.25)
-    assert roots[-1] / 4.0 <= problem.spectral.root < roots[-1]
+    assert roots[-1] / 4.0 <= problem.spectral.sqrt_mu < roots[-1]
 
 
 def test_a_solution_out_of_the_tail_begins_where_it_ends(rng):
@@ -58,7 +58,7 @@ def test_a_stage_without_coefficients_is_one(rng):
     problem = make_problem(rng)
     stage = problem.with_strength(problem.alpha, 1.0)
     point = _stages.next_stage(PrimalPoint(stage, problem.design.zeros()), problem)
-    assert point.problem.spectral.root == 0.25
+    assert point.problem.spectral.sqrt_mu == 0.25
     assert 0.0 < point.problem.alpha < problem.alpha
 
 
@@ -122,8 +122,8 @@ def test_a_stage_that_a_step_does_not_help_is_left(rng, monkeypatch):
     whole, stages = newton._move_along, []
 
     def none_in_stages(step, solved):
-        if step.point.problem.spectral.root > problem.spectral.root:
-            stages.append(step.point.problem.spectral.root)
+        if step.point.problem.spectral.sqrt_mu > problem.spectral.sqrt_mu:
+            stages.append(step.point.problem.spectral.sqrt_mu)
             return None
         return whole(step, solved)
 

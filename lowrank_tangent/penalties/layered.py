@@ -42,18 +42,19 @@ class LayeredPenalty:
         return all(layer.is_smooth for layer in self)
 
     @property
-    def root(self):
+    def sqrt_mu(self):
         """√μ of the layer that moves most cheaply; 1 if none moves."""
-        return min((layer.root for layer in self if not layer.is_fixed), default=1.0)
+        return min((layer.sqrt_mu for layer in self if not layer.is_fixed), default=1.0)
 
     def effective(self, spectra):
         """Σ_l Σ_j ω̃_μ(σ_j) of one array of singular values a layer."""
         return sum(layer.effective(values).sum() for layer, values in zip(self, spectra, strict=True))
 
-    def relaxed(self, root):
-        """The same with no √μ below `root`: less of the tail. Itself if there is none."""
-        if root <= self.root:
+    def relaxed(self, sqrt_mu):
+        """The same with no √μ below `sqrt_mu`: less of the tail. Itself if there is none."""
+        if sqrt_mu <= self.sqrt_mu:
             return self
         return LayeredPenalty(
-            layer if layer.is_fixed or layer.root >= root else ScaledPenalty(layer.penalty, root**-2) for layer in self
+            layer if layer.is_fixed or layer.sqrt_mu >= sqrt_mu else ScaledPenalty(layer.penalty, sqrt_mu**-2)
+            for layer in self
         )

@@ -250,69 +250,69 @@ class ScaledPenalty:
 
     def __init__(self, penalty, adaptivity):
         self.penalty, self.adaptivity = penalty, adaptivity
-        self.unit = penalty if adaptivity > 0 else RidgePenalty()
-        self.root = 1.0 / np.sqrt(adaptivity) if adaptivity > 0 else 1.0
+        self.base = penalty if adaptivity > 0 else RidgePenalty()
+        self.sqrt_mu = 1.0 / np.sqrt(adaptivity) if adaptivity > 0 else 1.0
 
     @property
     def is_fixed(self):
         """Whether no stretch is possible: the problem is ridge."""
-        return isinstance(self.unit, RidgePenalty)
+        return isinstance(self.base, RidgePenalty)
 
     @property
     def is_convex(self):
         """Whether solutions can be certified by a duality gap."""
-        return self.unit.is_convex
+        return self.base.is_convex
 
     @property
     def is_smooth(self):
         """Whether Newton's method applies."""
-        return self.unit.is_smooth
+        return self.base.is_smooth
 
     @property
     def kink(self):
         """Slope of ω̃_μ at 0."""
-        return self.root * self.unit.kink
+        return self.sqrt_mu * self.base.kink
 
     @property
     def conjugate_domain(self):
         """The conjugate is finite for u below this."""
-        return self.root * self.unit.conjugate_domain
+        return self.sqrt_mu * self.base.conjugate_domain
 
     def effective(self, v):
         """ω̃_μ(v)."""
-        return self.root**2 * self.unit.effective(v / self.root)
+        return self.sqrt_mu**2 * self.base.effective(v / self.sqrt_mu)
 
     def derivative(self, v):
         """ω̃_μ'(v)."""
-        return self.root * self.unit.derivative(v / self.root)
+        return self.sqrt_mu * self.base.derivative(v / self.sqrt_mu)
 
     def stretch(self, v):
         """z(v / √μ)."""
-        return self.unit.stretch(v / self.root)
+        return self.base.stretch(v / self.sqrt_mu)
 
     def split(self, v):
         """Left and right factor of the stretch."""
-        return self.unit.split(v / self.root)
+        return self.base.split(v / self.sqrt_mu)
 
     def prox(self, s, tau):
         """Proximal map of τ ω̃_μ."""
-        return self.root * self.unit.prox(s / self.root, tau)
+        return self.sqrt_mu * self.base.prox(s / self.sqrt_mu, tau)
 
     def conjugate(self, u):
         """ω̃_μ*(u)."""
-        return self.root**2 * self.unit.conjugate(u / self.root)
+        return self.sqrt_mu**2 * self.base.conjugate(u / self.sqrt_mu)
 
     def dual_stretch(self, u):
         """Stretch at the maximum of the conjugate."""
-        return self.unit.dual_stretch(u / self.root)
+        return self.base.dual_stretch(u / self.sqrt_mu)
 
     def stretch_slope(self, z):
         """Derivative of z² with respect to u²."""
-        return self.unit.stretch_slope(z) / self.root**2
+        return self.base.stretch_slope(z) / self.sqrt_mu**2
 
     def stretch_growth(self, z):
         """Derivative of z² with respect to v²."""
-        return self.unit.stretch_growth(z) / self.root**2
+        return self.base.stretch_growth(z) / self.sqrt_mu**2
 
 
 def singular_values(v, name="v"):

@@ -90,7 +90,7 @@ class JointProblem:
         self.problem = problem
         #: Prices of M1 and M2 of every layer; None leaves that side at the identity.
         self._sides = [
-            [None if isinstance(side, RidgePenalty) else side for side in layer.unit.sides]
+            [None if isinstance(side, RidgePenalty) else side for side in layer.base.sides]
             for layer in problem.spectral
         ]
 
@@ -194,7 +194,7 @@ class JointProblem:
         for (theta, m1, m2), pull, sides, layer in layers:
             value += 0.5 * alpha * np.sum(theta**2)
             triple = [alpha * theta - m1.T @ pull @ m2.T, -pull @ (theta @ m2).T, -(m1 @ theta).T @ pull]
-            weight = 0.5 * alpha * layer.root**2
+            weight = 0.5 * alpha * layer.sqrt_mu**2
             for k, (matrix, side) in enumerate(zip((m1, m2), sides, strict=True), start=1):
                 if side is None:
                     triple[k] = np.zeros_like(matrix)

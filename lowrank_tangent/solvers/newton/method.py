@@ -232,7 +232,7 @@ class _BestPair:
 def _newton_step(point, dual, pull, preconditioner, wanted_gap):
     """Inexact Newton step by preconditioned conjugate gradients, from a dual point near the next one."""
     preconditioner.update(point)
-    barrier = point.problem.alpha * point.problem.spectral.root**2
+    barrier = point.problem.alpha * point.problem.spectral.sqrt_mu**2
     target = _INNER_MARGIN * min(wanted_gap, barrier)
     return solve_system(point, dual, pull, preconditioner, target, point.penalty)
 

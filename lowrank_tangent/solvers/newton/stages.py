@@ -36,7 +36,7 @@ def is_stage_done(point, decrement):
 
 def next_stage(point, problem):
     """The point of a stage in the next one."""
-    return _at_stage(point, problem, point.problem.spectral.root / _FACTOR)
+    return _at_stage(point, problem, point.problem.spectral.sqrt_mu / _FACTOR)
 
 
 def _at_stage(point, problem, root):
