@@ -9,7 +9,9 @@ from .model import InputTransformer, TangentModel
 from .targets import TangentClassifier, TangentRegressor
 
 
-class _AdaptiveModel(InputTransformer, TangentModel, BaseEstimator):
+class AdaptiveTangentModel(InputTransformer, TangentModel, BaseEstimator):
+    """Parameters of the adaptive estimators."""
+
     def __init__(
         self,
         hidden_layer_sizes=(256,),
@@ -63,7 +65,7 @@ class _AdaptiveModel(InputTransformer, TangentModel, BaseEstimator):
         self.batch_size = batch_size
 
 
-class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
+class AdaptiveTangentRegressor(TangentRegressor, AdaptiveTangentModel):
     """Regression on tangent features that adapt to the target.
 
     Minimises  ``½‖y − A B − b‖² + (α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))``,  μ = 1/adaptivity,
@@ -184,7 +186,7 @@ class AdaptiveTangentRegressor(TangentRegressor, _AdaptiveModel):
     """
 
 
-class AdaptiveTangentClassifier(TangentClassifier, _AdaptiveModel):
+class AdaptiveTangentClassifier(TangentClassifier, AdaptiveTangentModel):
     """Classification on tangent features that adapt to the labels.
 
     Regresses targets −1 and 1, one column a class, with the objective of `AdaptiveTangentRegressor`; the largest

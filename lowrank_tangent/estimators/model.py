@@ -64,7 +64,6 @@ class TangentModel:
         if unfinished:
             warnings.warn(_not_converged(unfinished[-1], self.tol), ConvergenceWarning, stacklevel=3)
         adaptation = adapt(problem, solution)
-        # From here on nothing can fail: a fit that does leaves the model as it was.
         if isinstance(self, InputTransformer):
             self._input_transform = relinearisation.input_transform(problem, solution, X)
         self.initial_features_, self.features_, self.rounds_ = initial, relinearisation.features, rounds

@@ -9,7 +9,9 @@ from .model import TangentModel
 from .targets import TangentClassifier, TangentRegressor
 
 
-class _RidgeModel(TangentModel, BaseEstimator):
+class TangentRidgeModel(TangentModel, BaseEstimator):
+    """Parameters of ridge NTK, and what it does not leave open."""
+
     def __init__(
         self,
         hidden_layer_sizes=(256,),
@@ -57,7 +59,7 @@ class _RidgeModel(TangentModel, BaseEstimator):
         }
 
 
-class TangentRidge(TangentRegressor, _RidgeModel):
+class TangentRidge(TangentRegressor, TangentRidgeModel):
     """Ridge regression with the neural tangent kernel: fixed features.
 
     Minimises  ``½‖y − A B − b‖² + (α/2) Σ_l ‖B_l‖²``, in closed form: `AdaptiveTangentRegressor` with
@@ -135,7 +137,7 @@ class TangentRidge(TangentRegressor, _RidgeModel):
     """
 
 
-class TangentRidgeClassifier(TangentClassifier, _RidgeModel):
+class TangentRidgeClassifier(TangentClassifier, TangentRidgeModel):
     """Classification by ridge regression with the neural tangent kernel: fixed features.
 
     Regresses targets −1 and 1, one column a class, in closed form; the largest score decides. ``loss="multinomial"`` is

@@ -15,6 +15,7 @@ from .._checks import check_sample_weight, check_target_scale
 from ..choice.folds import class_indices
 from ..features import check_dtype
 from ..losses import probabilities_of
+from .all_or_nothing import all_or_nothing
 
 #: Ratio of the standard deviations of two outputs beyond which the smaller one hardly counts.
 _UNLIKE_SCALES = 10.0
@@ -54,8 +55,9 @@ class TangentRegressor(RegressorMixin):
         ConvergenceWarning
             If the duality gap is above `tol`.
         """
-        X, targets = self._validated(X, y)
-        return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
+        with all_or_nothing(self):
+            X, targets = self._validated(X, y)
+            return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
 
     def _validated(self, X, y):
         """Samples, and targets of shape (n, C)."""
@@ -128,8 +130,9 @@ class TangentClassifier(ClassifierMixin):
         ConvergenceWarning
             If the duality gap is above `tol`.
         """
-        X, targets = self._validated(X, y)
-        return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
+        with all_or_nothing(self):
+            X, targets = self._validated(X, y)
+            return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
 
     def _validated(self, X, y):
         """Samples, and targets −1 and 1 (0 and 1 for "multinomial") of shape (n, C)."""
