@@ -110,10 +110,26 @@ class StructuredRegression:
         problem : StructuredRegression
         expand, compress : callable
         """
-        problem = copy.copy(self)
-        problem.operator, expand, compress = self.operator.reduce()
-        problem.design = self.loss.design(problem.operator)
+        operator, expand, compress = self.operator.reduce()
+        problem = self.on(operator)
+        problem.ridge_path = self.ridge_path  # its kernel is the same
         return problem, expand, compress
+
+    def on(self, operator):
+        """The same problem on another operator of the same shapes.
+
+        Parameters
+        ----------
+        operator : Operator
+
+        Returns
+        -------
+        StructuredRegression
+        """
+        problem = copy.copy(self)
+        problem.operator, problem.ridge_path = operator, None
+        problem.design = self.loss.design(operator)
+        return problem
 
     def diagonalised(self):
         """The same problem with the eigendecomposition of its kernel, `ridge_path`.

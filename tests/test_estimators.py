@@ -15,6 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from lowrank_tangent import AdaptiveTangentClassifier, AdaptiveTangentRegressor, TangentRidge, TangentRidgeClassifier
 from lowrank_tangent.datasets import load, make_product
 from lowrank_tangent.penalties import JointPenalty, KLPenalty, PowerPenalty, get_penalty
+from lowrank_tangent.rounds import Relinearisation
 
 ESTIMATORS = [AdaptiveTangentRegressor, AdaptiveTangentClassifier, TangentRidge, TangentRidgeClassifier]
 REGRESSORS = [AdaptiveTangentRegressor, TangentRidge]
@@ -183,6 +184,34 @@ def test_tools_of_scikit_learn(data):
     fitted = AdaptiveTangentRegressor((16,), random_state=0).fit(X, y)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).predict(X), fitted.predict(X))
     assert not hasattr(clone(fitted), "coefs_")
+
+
+def test_the_input_transform_is_found_when_it_is_asked_for(data, monkeypatch):
+    X, y = data
+    found = []
+    find = Relinearisation.input_transform
+    monkeypatch.setattr(Relinearisation, "input_transform", lambda *args: found.append(1) or find(*args))
+    settings = {"alpha": 0.1, "adaptivity": 10.0, "random_state": 0}
+    for rounds in ({}, {"n_rounds": 1}, {"metric": "gradient"}, {"batch_size": 7}):
+        model = AdaptiveTangentRegressor((16,), **settings, **rounds).fit(X, y)
+        model.predict(X)
+        assert not found
+        # Other parameters, given later, are those of another fit.
+        loaded = pickle.loads(pickle.dumps(model.set_params(penalty="kl", alpha=5.0)))
+        assert len(found) == 1
+        np.testing.assert_array_equal(loaded.input_transform_, model.input_transform_)
+        assert len(found) == 1
+        again = AdaptiveTangentRegressor((16,), **settings, **rounds).fit(X, y)
+        np.testing.assert_array_equal(again.transform(X), model.transform(X))
+        found.clear()
+
+
+def test_a_pickle_holds_no_training_data(data):
+    X, y = data
+    model = AdaptiveTangentRegressor((4,), random_state=0).fit(np.vstack([X] * 50), np.concatenate([y] * 50))
+    size = len(pickle.dumps(model))
+    dual_and_prediction = 2 * 8 * 3000
+    assert size < dual_and_prediction + 20_000
 
 
 def test_predictions_in_batches_are_the_same(data, monkeypatch):

@@ -419,7 +419,7 @@ def test_more_features_than_samples_are_the_same_in_a_span(rng, monkeypatch, wid
     follows_evidence = metric in ("evidence", "relevance")
     settings |= {"adaptivity": 0.0} if follows_evidence else {"round_adaptivity": 100.0}
     model = AdaptiveTangentRegressor(widths, **settings).fit(X, y)
-    assert model._input_transform.core.shape == ((30,) if metric in ("diagonal", "relevance") else (12, 12))
+    assert model._input_transform.value.core.shape == ((30,) if metric in ("diagonal", "relevance") else (12, 12))
 
     def dense(transform, stretch):
         product = transform.to_dense() @ (np.diag(stretch) if isinstance(stretch, np.ndarray) else stretch.to_dense())

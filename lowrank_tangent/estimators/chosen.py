@@ -29,7 +29,7 @@ from ..linalg.transforms import ProductTransform
 from ..networks import MLP, network_of
 from ..rounds.relinearisation import EVIDENCE_METRICS, check_metric
 from .adaptive import AdaptiveTangentClassifier, AdaptiveTangentRegressor
-from .model import InputTransformer
+from .model import FoundLater, InputTransformer
 from .targets import TangentClassifier, TangentRegressor
 
 logger = logging.getLogger("lowrank_tangent")
@@ -150,7 +150,8 @@ class _ChosenModel(InputTransformer):
             self.refit_time_ = time.perf_counter() - start
             moves = self.best_params_["n_rounds"] > 0
             # Of a model without rounds the folds say that its inputs are best left alone.
-            self._input_transform = model._input_transform if moves else ProductTransform(np.ones(X.shape[1]))
+            unmoved = FoundLater(lambda: ProductTransform(np.ones(X.shape[1])))
+            self._input_transform = model._input_transform if moves else unmoved
         return self
 
     def kernel(self, X, Y=None):

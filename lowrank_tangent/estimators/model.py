@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import warnings
+from collections.abc import Callable
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -65,7 +69,7 @@ class TangentModel:
             warnings.warn(_not_converged(unfinished[-1], self.tol), ConvergenceWarning, stacklevel=3)
         adaptation = adapt(problem, solution)
         if isinstance(self, InputTransformer):
-            self._input_transform = relinearisation.input_transform(problem, solution, X)
+            self._input_transform = _input_transform(relinearisation, problem, solution, X)
         self.initial_features_, self.features_, self.rounds_ = initial, relinearisation.features, rounds
         self.alpha_ = problem.alpha
         self.solution_ = solution
@@ -198,6 +202,42 @@ def _not_converged(solution, tol):
     )
 
 
+class FoundLater:
+    """A value that is found when it is asked for, and before it is written to a pickle.
+
+    Parameters
+    ----------
+    find : callable
+        Called once; what it refers to is kept until then.
+    """
+
+    def __init__(self, find: Callable[[], Any]) -> None:
+        self._find: Callable[[], Any] | None = find
+
+    @functools.cached_property
+    def value(self) -> Any:
+        """What `find` returns."""
+        value, self._find = self._find(), None
+        return value
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_find": None, "value": self.value}
+
+
+def _input_transform(relinearisation, problem, solution, X):
+    """The input transform of a fit, for later: many a model only predicts.
+
+    Features are taken anew then, so that their factors take no memory until then.
+    """
+    lean = copy.copy(problem)
+    lean.operator = lean.design = lean.ridge_path = None
+
+    def find():
+        return relinearisation.input_transform(lean.on(relinearisation.features.operator(X)), solution, X)
+
+    return FoundLater(find)
+
+
 class InputTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     """What a fit says about its inputs: their transform, metric and importance.
 
@@ -244,4 +284,4 @@ class InputTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     @property
     def _fitted_transform(self):
         check_is_fitted(self, "_input_transform")
-        return self._input_transform
+        return self._input_transform.value
