@@ -9,9 +9,9 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils import check_scalar
 
-from .networks import MLP, InfiniteMLP
-from .networks.infinite import Anchors
-from .operators import LayerFactors, StreamedOperator, TangentOperator
+from .networks import MLP
+from .networks.base import as_network
+from .operators import StreamedOperator, TangentOperator
 
 #: Bytes of factors that one batch of rows may take when predictions are computed.
 _BATCH_BYTES = 2**26
@@ -22,8 +22,9 @@ class TangentFeatures:
 
     Parameters
     ----------
-    network : MLP or InfiniteMLP, optional
-        One hidden layer of 256 ReLU units by default. Of infinite width, the features are n-dimensional factors of the
+    network : Network, optional
+        An `MLP`, an `InfiniteMLP` or one of your own, see `lowrank_tangent.networks.Network`. One hidden layer of 256
+        ReLU units by default. Of infinite width, the features are n-dimensional factors of the
         exact kernel on the n samples that are fitted.
     outputs : {"shared", "network"}, default="shared"
         "shared": the network has one output and every target its own coefficients. "network": the network
@@ -44,8 +45,9 @@ class TangentFeatures:
 
     Attributes
     ----------
-    weights_ : list of ndarray or Anchors
-        Initial weights θ0; of a network of infinite width the training points and their factors.
+    weights_ : object
+        State of the network: the list of initial weights θ0 of an `MLP`, the training points of an `InfiniteMLP` with
+        their factors.
     scale_ : float
         Every feature is multiplied by this, so that the mean diagonal of K0 over the fitted samples is 1.
     n_outputs_ : int
@@ -71,11 +73,9 @@ class TangentFeatures:
         dtype=np.float64,
         batch_size=None,
     ):
-        if network is not None and not isinstance(network, (MLP, InfiniteMLP)):
-            raise TypeError(f"network must be an MLP or an InfiniteMLP; got {type(network).__name__}.")
         if outputs not in ("shared", "network"):
             raise ValueError(f"outputs must be 'shared' or 'network'; got {outputs!r}.")
-        self.network = network or MLP()
+        self.network = MLP() if network is None else as_network(network)
         self.outputs = outputs
         self.random_state = random_state
         self.layers = layers
@@ -103,15 +103,9 @@ class TangentFeatures:
             If the features overflow, or vanish for every sample; for several outputs of "network" at infinite width.
         """
         self.n_outputs_ = n_outputs
-        if isinstance(self.network, MLP):
-            weights = self.network.initialise(
-                X.shape[1], n_outputs if self.outputs == "network" else 1, self.random_state
-            )
-            self.weights_ = [weight.astype(self.dtype, copy=False) for weight in weights]
-        elif self.outputs == "network" and n_outputs > 1:
-            raise ValueError(
-                f"the {n_outputs} outputs of a network of infinite width share nothing; outputs='shared' says the same."
-            )
+        network_outputs = n_outputs if self.outputs == "network" else 1
+        state = self.network.initialise(X.shape[1], network_outputs, self.random_state)
+        self.weights_ = self.network.with_precision(state, self.dtype)
         return self._set(X, sample_weight)
 
     def relinearised(self, network, X, sample_weight=None):
@@ -119,8 +113,7 @@ class TangentFeatures:
 
         Parameters
         ----------
-        network : object with ``factors(weights, X)``
-            At infinite width also with ``anchor(X)``.
+        network : Network
         X : ndarray of shape (n, n_features)
             Training points; they set the scale.
         sample_weight : ndarray of shape (n,), optional
@@ -140,19 +133,16 @@ class TangentFeatures:
 
     def _set(self, X, sample_weight):
         """Take the training points where the network needs them, and set the scale."""
-        is_anchored = hasattr(self.network, "anchor")
-        if is_anchored:
-            self.weights_ = self.network.anchor(X.astype(np.float64, copy=False))
-        with np.errstate(over="ignore", invalid="ignore"):
-            first = self.network.factors(self.weights_, X[:1])
-        self.layers_ = _check_layers(self.layers, len(first))
+        self.layers_ = _check_layers(self.layers, self.network.n_layers)
         self._roots = [math.sqrt(weight) for weight in _check_layer_weights(self.layer_weights, len(self.layers_))]
-        self._row_floats = sum(h.size + delta.shape[-1] * self.n_outputs_ for h, delta in first)
         self.scale_ = 1.0
+        self.weights_ = self.network.anchored(self.weights_, self._as_seen(X))
+        shapes = [(layer.n_positions, *layer.shape) for layer in self._factors(X[:1])]
+        self._row_floats = sum(n_positions * (p + q * self.n_outputs_) for n_positions, p, q in shapes)
         # Factors of all training points at once are those that anchors have.
-        batches = [X] if is_anchored else self._batches(X)
+        batches = [X] if self.network.is_infinite else self._batches(X)
         with np.errstate(over="ignore", invalid="ignore"):
-            diagonal = [self._stored(batch, check=True).diagonal() for batch in batches]
+            diagonal = [self._stored(batch).diagonal() for batch in batches]
         mean = np.average(np.concatenate(diagonal).mean(axis=1), weights=sample_weight)
         if not np.isfinite(mean):
             raise ValueError(f"the tangent features overflow: {_range_of(X)}. Standardise X first.")
@@ -166,9 +156,7 @@ class TangentFeatures:
 
     def serves(self, X):
         """Whether these features, fitted before, are those of other training data too."""
-        if isinstance(self.weights_, Anchors):
-            return np.array_equal(self.weights_.X, X)
-        return len(self.weights_[0]) == X.shape[1] + bool(self.network.bias)
+        return self.network.serves(self.weights_, X)
 
     def operator(self, X):
         """The tangent operator of some samples.
@@ -192,8 +180,8 @@ class TangentFeatures:
         batches = (self._stored(batch).with_precision(self.dtype) for batch in self._batches(X))
         return np.concatenate([operator.matvec(coefs) for operator in batches])
 
-    def _stored(self, X, check=False):
-        return TangentOperator(self._factors(X, check), self.outputs, self._n_copies)
+    def _stored(self, X):
+        return TangentOperator(self._factors(X), self.outputs, self._n_copies)
 
     @property
     def _n_copies(self):
@@ -230,17 +218,20 @@ class TangentFeatures:
         weights[self.layers_] = np.square(self._roots) * self.scale_**2
         return self.weights_.X, self.network.tangent(self.weights_.X, weights)
 
-    def _factors(self, X, check=False):
-        # At infinite width factors come from a Cholesky factorisation, which single precision is not enough for.
-        precision = np.float64 if hasattr(self.network, "anchor") else self.dtype
-        factors = self.network.factors(self.weights_, X.astype(precision, copy=False))
-        factors = [factors[layer] for layer in self.layers_]
-        if check and not all(np.isfinite(h).all() and np.isfinite(delta).all() for h, delta in factors):
-            raise ValueError(f"the tangent features overflow: {_range_of(X)}. Standardise X first.")
+    def _factors(self, X):
+        with np.errstate(over="ignore", invalid="ignore"):
+            layers = self.network.layers(self.weights_, self._as_seen(X))
         return [
-            LayerFactors(h, delta * (self.scale_ * root)).astype(self.dtype)
-            for (h, delta), root in zip(factors, self._roots, strict=True)
+            layers[layer].scaled(self.scale_ * root).astype(self.dtype)
+            for layer, root in zip(self.layers_, self._roots, strict=True)
         ]
+
+    def _as_seen(self, X):
+        """Samples in the precision that the network computes in.
+
+        At infinite width factors come from a Cholesky factorisation, which single precision is not enough for.
+        """
+        return X.astype(np.float64 if self.network.is_infinite else self.dtype, copy=False)
 
     def _batches(self, X):
         rows = max(1, _BATCH_BYTES // (8 * self._row_floats))

@@ -17,7 +17,6 @@ from lowrank_tangent.datasets import make_product, make_square
 from lowrank_tangent.linalg.transforms import ProductTransform
 from lowrank_tangent.networks import MLP, InfiniteMLP
 from lowrank_tangent.penalties import JointPenalty
-from lowrank_tangent.rounds.relinearisation import StretchedMLP
 
 
 def stretches(values, adaptivity):
@@ -61,7 +60,8 @@ def test_features_are_derivatives_with_respect_to_the_untransformed_weights(rng,
         return network(moved, X)
 
     built_in = [[None if m is None else ProductTransform(m) for m in side] for side in (left, right)]
-    for (h, delta), weight in zip(StretchedMLP(network, *built_in).factors(weights, X), weights, strict=True):
+    for layer, weight in zip(network.stretched(*built_in).layers(weights, X), weights, strict=True):
+        h, delta = layer.h[:, 0], layer.delta[:, :, 0]
         features = np.einsum("np,ncq->ncpq", h, delta)
         for index in np.ndindex(weight.shape):
             kept = weight[index]

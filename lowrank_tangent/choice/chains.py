@@ -14,7 +14,6 @@ from sklearn.utils import check_random_state
 
 from ..features import TangentFeatures
 from ..leave_one_out import RidgePath
-from ..networks import InfiniteMLP
 from ..penalties import ScaledPenalty, get_penalty
 from ..problem import StructuredRegression
 from ..rounds.evidence import Ascent, Evidence, log_slopes
@@ -34,7 +33,7 @@ def outcomes_of_rounds(network, move, data, X_test, penalty="power", fit_interce
 
     Parameters
     ----------
-    network : MLP or InfiniteMLP
+    network : Network
     move : (metric, adaptivity)
         Metrics that follow the evidence have no adaptivity.
     data : (X, targets, sample_weight)
@@ -51,7 +50,7 @@ def outcomes_of_rounds(network, move, data, X_test, penalty="power", fit_interce
         Of the initial network, then after each round.
     """
     metric, adaptivity = move
-    if not isinstance(network, InfiniteMLP):
+    if not network.is_infinite:
         yield from _outcomes_at_finite_width(network, move, data, X_test, penalty, fit_intercept, seed)
         return
     inputs = _Inputs(network, data[0], X_test, metric in FEATURE_METRICS)
@@ -100,7 +99,7 @@ class _Inputs:
             self.train, self.test = np.hstack([X @ basis, np.zeros((n, 1))]), np.column_stack([inside, outside])
         # The network divides by the number of its inputs.
         self._scale = math.sqrt(self.train.shape[1] / self.n_features)
-        self._network = InfiniteMLP(network.depth, network.activation, float(network.bias) * self._scale)
+        self._network = network.rescaled(self._scale)
 
     def kernels(self, transform):
         """Tangent kernel of the training samples, with its gradients with respect to x M; that of the test samples."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.utils.parallel import Parallel, delayed
 
-from ..networks import MLP, InfiniteMLP
+from ..networks import Network
 from ..progress import progress
 from .chains import outcomes_of_rounds
 
@@ -19,7 +19,7 @@ LEAST_GAIN = 0.02
 class Chain(NamedTuple):
     """Rounds of one network by one move, (metric, adaptivity), up to a number of them."""
 
-    network: MLP | InfiniteMLP
+    network: Network
     move: tuple
     max_rounds: int
 

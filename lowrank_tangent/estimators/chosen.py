@@ -26,7 +26,7 @@ from ..choice import screening
 from ..choice.folds import Chain, Samples, errors_of_chains
 from ..choice.rule import judge
 from ..linalg.transforms import ProductTransform
-from ..networks import MLP, network_of
+from ..networks import network_of
 from ..rounds.relinearisation import EVIDENCE_METRICS, check_metric
 from .adaptive import AdaptiveTangentClassifier, AdaptiveTangentRegressor
 from .model import FoundLater, InputTransformer
@@ -232,7 +232,7 @@ class _ChosenModel(InputTransformer):
     def _metrics_of(self, network):
         """Metrics to choose from, for one network."""
         if self.metrics is None:
-            return _METRICS_AT_FINITE_WIDTH if isinstance(network, MLP) else _METRICS_AT_INFINITE_WIDTH
+            return _METRICS_AT_INFINITE_WIDTH if network.is_infinite else _METRICS_AT_FINITE_WIDTH
         metrics = [] if isinstance(self.metrics, str) or not np.iterable(self.metrics) else list(self.metrics)
         if not metrics:
             raise ValueError(f"metrics must be a non-empty sequence of values to choose from; got {self.metrics!r}.")

@@ -1,4 +1,4 @@
-"""Networks: what layers a network has, and the tangent features of each.
+"""Networks: layers, and the tangent features of each; `Network` is what another one implements.
 
 `MLP` has weights that are drawn; `InfiniteMLP` is its limit of infinitely many units, with kernels in closed form.
 """
@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Real
 
+from .base import Network
 from .infinite import InfiniteMLP
 from .mlp import ACTIVATIONS, INITIALISATIONS, MLP
+from .stretched import StretchedWeights
 
 
-def network_of(hidden_layer_sizes, activation, init, bias):
+def network_of(hidden_layer_sizes: float | Sequence[float], activation: str, init: str, bias: bool | float) -> Network:
     """The network that the parameters of an estimator describe: an `InfiniteMLP` where all sizes are ``np.inf``.
 
     Raises
@@ -34,4 +37,4 @@ def network_of(hidden_layer_sizes, activation, init, bias):
     return InfiniteMLP(len(sizes), activation, bias)
 
 
-__all__ = ["ACTIVATIONS", "INITIALISATIONS", "MLP", "InfiniteMLP", "network_of"]
+__all__ = ["ACTIVATIONS", "INITIALISATIONS", "MLP", "InfiniteMLP", "Network", "StretchedWeights", "network_of"]

@@ -16,14 +16,20 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from .._types import Array, RandomState
+from ..linalg.transforms import ProductTransform
+from ..operators.layers import LayerFactors
+from .base import Network, factors_of
 from .moments import ERF, RELU, layer_derivatives, layer_moments, samples_by_layer, tangent_kernel, tangent_slopes
+from .stretched import StretchedInputs
 
 logger = logging.getLogger("lowrank_tangent")
 
@@ -66,7 +72,7 @@ class Tangent(NamedTuple):
 
 
 @dataclass(frozen=True)
-class InfiniteMLP:
+class InfiniteMLP(Network):
     """Multilayer perceptron with infinitely many units in every hidden layer, the limit of ``MLP`` with init="ntk".
 
     Parameters
@@ -93,6 +99,8 @@ class InfiniteMLP:
     activation: str = "relu"
     bias: float = True
 
+    is_infinite = True
+
     def __post_init__(self):
         if isinstance(self.depth, bool) or not isinstance(self.depth, Integral) or self.depth < 1:
             raise ValueError(f"depth must be an integer >= 1, the number of hidden layers; got {self.depth!r}.")
@@ -105,9 +113,55 @@ class InfiniteMLP:
             raise ValueError(f"bias must be True, False or a finite number >= 0; got {self.bias!r}.")
 
     @property
-    def n_layers(self):
+    def n_layers(self) -> int:
         """Number of layers of weights."""
         return self.depth + 1
+
+    @property
+    def movable_layers(self) -> tuple[int, ...]:
+        """The first layer: it alone has a weight matrix to transform."""
+        return (0,)
+
+    def input_has_constant(self, layer: int) -> bool:
+        """Whether a layer has a bias: that of later layers vanishes in the limit."""
+        return layer == 0 and bool(self.bias)
+
+    def stretched(self, left: Sequence[ProductTransform | None], right: Sequence[ProductTransform | None]) -> Network:
+        """The network that sees x M, with M the transform of the first layer's inputs; others are not used."""
+        return StretchedInputs(self, left[0])
+
+    def rescaled(self, factor: float) -> InfiniteMLP:
+        """The network that makes of factor · x, in factor² · n_features coordinates, what this one makes of x."""
+        return replace(self, bias=float(self.bias) * factor)
+
+    def initialise(self, n_features: int, n_outputs: int = 1, random_state: RandomState = None) -> None:
+        """Nothing is drawn: `anchored` makes the state from the training points.
+
+        Raises
+        ------
+        ValueError
+            For several outputs: they share nothing in the limit.
+        """
+        if n_outputs > 1:
+            raise ValueError(
+                f"the {n_outputs} outputs of a network of infinite width share nothing; outputs='shared' says the same."
+            )
+
+    def anchored(self, state: Anchors | None, X: Array) -> Anchors:
+        """Anchors of the training points, see `anchor`."""
+        return self.anchor(X)
+
+    def serves(self, anchors: Anchors, X: Array) -> bool:
+        """Whether the samples are the training points."""
+        return np.array_equal(anchors.X, X)
+
+    def outputs(self, anchors: Anchors, X: Array) -> Array:
+        """Zero, the mean over initial weights, shape (n, 1)."""
+        return np.zeros((len(X), 1))
+
+    def layers(self, anchors: Anchors, X: Array) -> list[LayerFactors]:
+        """Tangent features of samples, one `LayerFactors` a layer, see `factors`."""
+        return factors_of(self.factors(anchors, X), X)
 
     def layer_products(self, X, Y=None):
         """Inner products of the layer inputs and of the gradients of two sets of samples.

@@ -10,37 +10,45 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from scipy.special import erf, ndtr
+
+from .._types import Array, Coefs, RandomState
+from ..linalg.transforms import ProductTransform
+from ..operators.layers import LayerFactors
+from .base import Network, factors_of
+from .stretched import StretchedWeights
 
 _SQRT_2PI = math.sqrt(2.0 * math.pi)
 _TWO_OVER_SQRT_PI = 2.0 / math.sqrt(math.pi)
 
 
-def _relu(z):
+def _relu(z: Array) -> Array:
     return np.maximum(z, 0.0)
 
 
-def _relu_slope(z):
+def _relu_slope(z: Array) -> Array:
     return (z > 0).astype(z.dtype)
 
 
-def _tanh_slope(z):
+def _tanh_slope(z: Array) -> Array:
     return 1.0 - np.tanh(z) ** 2
 
 
-def _gelu(z):
+def _gelu(z: Array) -> Array:
     return z * ndtr(z)
 
 
-def _gelu_slope(z):
+def _gelu_slope(z: Array) -> Array:
     return ndtr(z) + z * np.exp(-0.5 * z**2) / _SQRT_2PI
 
 
-def _erf_slope(z):
+def _erf_slope(z: Array) -> Array:
     return _TWO_OVER_SQRT_PI * np.exp(-(z**2))
 
 
@@ -57,7 +65,7 @@ INITIALISATIONS = {"he": 2.0, "lecun": 1.0, "ntk": None}
 
 
 @dataclass(frozen=True)
-class MLP:
+class MLP(Network):
     """Multilayer perceptron, described by its shape; weights are kept outside.
 
     Parameters
@@ -84,12 +92,12 @@ class MLP:
     (5, 2)
     """
 
-    hidden_layer_sizes: tuple = (256,)
+    hidden_layer_sizes: tuple[int, ...] = (256,)
     activation: str = "relu"
     init: str = "ntk"
     bias: float = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sizes = self.hidden_layer_sizes
         sizes = (sizes,) if isinstance(sizes, Integral) else tuple(sizes)
         if any(isinstance(s, bool) or not isinstance(s, Integral) or s < 1 for s in sizes):
@@ -105,11 +113,32 @@ class MLP:
             raise ValueError(f"bias must be True, False or a finite number >= 0; got {self.bias!r}.")
 
     @property
-    def n_layers(self):
+    def n_layers(self) -> int:
         """Number of layers of weights."""
         return len(self.hidden_layer_sizes) + 1
 
-    def initialise(self, n_features, n_outputs=1, random_state=None):
+    @property
+    def movable_layers(self) -> tuple[int, ...]:
+        """All layers."""
+        return tuple(range(self.n_layers))
+
+    def input_has_constant(self, layer: int) -> bool:
+        """Whether there is a bias."""
+        return bool(self.bias)
+
+    def stretched(self, left: Sequence[ProductTransform | None], right: Sequence[ProductTransform | None]) -> Network:
+        """The network x ↦ f(x; M1 θ M2), see `Network.stretched`."""
+        return StretchedWeights(self, left, right)
+
+    def serves(self, weights: Coefs, X: Array) -> bool:
+        """Whether X has as many features as the weights are for."""
+        return len(weights[0]) == X.shape[1] + bool(self.bias)
+
+    def with_precision(self, weights: Coefs, dtype: np.dtype[Any]) -> Coefs:
+        """The weights in single or double precision."""
+        return [weight.astype(dtype, copy=False) for weight in weights]
+
+    def initialise(self, n_features: int, n_outputs: int = 1, random_state: RandomState = None) -> Coefs:
         """Draw the initial weights.
 
         Parameters
@@ -136,7 +165,7 @@ class MLP:
             weights.append(weight)
         return weights
 
-    def forward(self, weights, X):
+    def forward(self, weights: Coefs, X: Array) -> tuple[Array, list[Array], list[Array]]:
         """Forward pass.
 
         Parameters
@@ -164,7 +193,7 @@ class MLP:
             hidden = activate(preactivations[-1])
         return preactivations[-1], inputs, preactivations
 
-    def backward(self, weights, preactivations):
+    def backward(self, weights: Coefs, preactivations: list[Array]) -> list[Array]:
         """Backward pass: gradient of every output with respect to each layer's preactivation.
 
         Returns
@@ -183,20 +212,26 @@ class MLP:
             deltas.append(delta)
         return deltas[::-1]
 
-    def factors(self, weights, X):
+    def factors(self, weights: Coefs, X: Array) -> list[tuple[Array, Array]]:
         """Factors (h, delta) of every layer's tangent feature: a list of pairs, input side first."""
         _, inputs, preactivations = self.forward(weights, X)
         return list(zip(inputs, self.backward(weights, preactivations), strict=True))
 
-    def __call__(self, weights, X):
+    def layers(self, weights: Coefs, X: Array) -> list[LayerFactors]:
+        """Tangent features of samples, one `LayerFactors` a layer."""
+        return factors_of(self.factors(weights, X), X)
+
+    def outputs(self, weights: Coefs, X: Array) -> Array:
         """Outputs of the network, shape (n, n_outputs)."""
         return self.forward(weights, X)[0]
 
-    def forward_scale(self, fan_in):
+    __call__ = outputs
+
+    def forward_scale(self, fan_in: int) -> float:
         """Factor of a layer's input in the forward pass."""
         return 1.0 / math.sqrt(fan_in) if self.init == "ntk" else 1.0
 
-    def _check(self, weights, X):
+    def _check(self, weights: Coefs, X: Array) -> Array:
         X = np.asarray(X)
         if X.ndim != 2:
             raise ValueError(f"X must have shape (n, n_features); got shape {X.shape}.")

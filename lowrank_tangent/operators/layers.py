@@ -97,6 +97,14 @@ class LayerFactors:
             return self
         return LayerFactors(self.h.astype(dtype, copy=False), self.delta.astype(dtype, copy=False))
 
+    def scaled(self, factor):
+        """The factors of features that are multiplied by a number."""
+        return LayerFactors(self.h, self.delta * factor)
+
+    def transformed(self, left, right):
+        """The factors of features M1 Φ M2: h times M1 and delta times M2, each an object with ``apply(rows)``."""
+        return LayerFactors(left.apply(self.h), right.apply(self.delta))
+
     def largest(self):
         """Largest absolute values of h and of delta."""
         return np.array([np.abs(self.h).max(), np.abs(self.delta).max()], dtype=np.float64)

@@ -40,8 +40,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..linalg.transforms import LowRankTransform, ProductTransform
-from ..networks import MLP
-from ..networks.stretched import StretchedInfiniteMLP, StretchedMLP
 from ..operators.layers import reduced_factor, singular_vectors
 from .evidence import Ascent, Evidence, log_slopes
 
@@ -101,7 +99,7 @@ def check_metric(metric, network, name="metric"):
     """
     if metric not in METRICS:
         raise ValueError(f"{name} must be one of {sorted(METRICS)}; got {metric!r}.")
-    if metric in INFINITE_METRICS and isinstance(network, MLP):
+    if metric in INFINITE_METRICS and not network.is_infinite:
         raise ValueError(
             f"{name}: {metric!r} is for networks of infinite width, whose kernels have a derivative in closed form. "
             "Take 'gradient', or widths of np.inf."
@@ -141,8 +139,7 @@ class Relinearisation:
         self.right = [None] * features.network.n_layers
         self._network, self._metric, self._adaptivity = features.network, metric, adaptivity
         self._ascent, self._evidence = Ascent(), (None, None)
-        movable = features.layers_ if isinstance(features.network, MLP) else [0]
-        self._movable = [layer for layer in features.layers_ if layer in movable]
+        self._movable = [layer for layer in features.layers_ if layer in features.network.movable_layers]
 
     def advance(self, problem, solution, X):
         """Build the stretch of a solution into the network, and take its features anew.
@@ -160,9 +157,7 @@ class Relinearisation:
             If no used layer can move, or a two-sided penalty has no units of its own to move.
         """
         if not self._movable:
-            raise ValueError(
-                f"rounds at infinite width move the first layer, and layers={self.features.layers!r} leaves it out."
-            )
+            raise ValueError(self._immovable())
         for layer in self._movable:
             left, right = self._stretch(layer, problem, solution)
             if right is not None:
@@ -172,8 +167,7 @@ class Relinearisation:
                 before = self.right[layer] or ProductTransform(np.eye(right.shape[0]))
                 after = before.transposed.then(right)
                 self.right[layer] = after and after.transposed
-        stretched = StretchedMLP if isinstance(self._network, MLP) else StretchedInfiniteMLP
-        network = stretched(self._network, list(self.left), list(self.right))
+        network = self._network.stretched(list(self.left), list(self.right))
         self.features = self.features.relinearised(network, X, problem.sample_weight)
 
     def input_transform(self, problem, solution, X):
@@ -220,7 +214,7 @@ class Relinearisation:
         if price.is_fixed:
             return None, None
         factors, coef = problem.operator.layers[index], solution.coefs[index]
-        n_inputs = factors.shape[0] - bool(self._network.bias)
+        n_inputs = factors.shape[0] - self._network.input_has_constant(layer)
         basis = None if problem.operator.is_streamed else reduced_factor(factors.h[..., :n_inputs])[1]
         if self._metric == "diagonal":
             return price.stretch(np.sqrt(self._mean(problem, solution, layer, _squares))), None
@@ -262,13 +256,21 @@ class Relinearisation:
             yield slice(None), self.features.input_gradients(solution.coefs).transpose(1, 0, 2)
             return
         index = self.features.layers_.index(layer)
-        n_inputs = problem.operator.layers[index].shape[0] - bool(self._network.bias)
+        n_inputs = problem.operator.layers[index].shape[0] - self._network.input_has_constant(layer)
         coef = solution.coefs[index][:n_inputs] * self._network.forward_scale(n_inputs)
         for rows, layers in problem.operator.batches():
             yield rows, _layer_gradients(layers[index].delta, coef)
 
+    def _immovable(self):
+        if self._network.is_infinite:
+            return f"rounds at infinite width move the first layer, and layers={self.features.layers!r} leaves it out."
+        return (
+            f"rounds move layers {list(self._network.movable_layers)} of this network, its `movable_layers`, and none "
+            f"of them is used: layers={self.features.layers!r}. Use one of them, or no rounds."
+        )
+
     def _check_two_sided(self, problem):
-        if not isinstance(self._network, MLP) or (problem.operator.outputs == "shared" and problem.y.shape[1] > 1):
+        if self._network.is_infinite or (problem.operator.outputs == "shared" and problem.y.shape[1] > 1):
             raise ValueError(
                 "rounds with a penalty that moves both sides need units to move: a network of finite width, and "
                 "outputs='network' for several targets. Use a one-sided penalty ('power', 'kl') or metric='gradient'."
