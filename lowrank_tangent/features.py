@@ -108,6 +108,24 @@ class TangentFeatures:
         self.weights_ = self.network.with_precision(state, self.dtype)
         return self._set(X, sample_weight)
 
+    def continuing(self, last, X, sample_weight=None):
+        """Fit with the weights of other features of the same network.
+
+        Parameters
+        ----------
+        last : TangentFeatures
+            Fitted before.
+        X : ndarray of shape (n, n_features)
+            Training points; they set the scale.
+        sample_weight : ndarray of shape (n,), optional
+
+        Returns
+        -------
+        TangentFeatures
+        """
+        self.n_outputs_, self.weights_ = last.n_outputs_, last.weights_
+        return self._set(X, sample_weight)
+
     def relinearised(self, network, X, sample_weight=None):
         """The features of another network with the same initial weights.
 

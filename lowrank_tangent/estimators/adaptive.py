@@ -18,6 +18,7 @@ class AdaptiveTangentModel(InputTransformer, TangentModel, BaseEstimator):
         activation="relu",
         init="ntk",
         bias=True,
+        network=None,
         loss="squared",
         penalty="power",
         alpha=1e-2,
@@ -43,6 +44,7 @@ class AdaptiveTangentModel(InputTransformer, TangentModel, BaseEstimator):
         self.activation = activation
         self.init = init
         self.bias = bias
+        self.network = network
         self.loss = loss
         self.penalty = penalty
         self.alpha = alpha
@@ -82,7 +84,10 @@ class AdaptiveTangentRegressor(TangentRegressor, AdaptiveTangentModel):
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
         Constant appended to the input of every layer; False or 0 leaves biases out.
-    loss : {"squared", "interpolation"}, default="squared"
+    network : Network, optional
+        Any network, see `lowrank_tangent.networks.Network`; `hidden_layer_sizes`, `activation`, `init` and `bias` are
+        the short way to say a multilayer perceptron, and are left at their defaults beside it.
+    loss : {"squared", "interpolation"} or Loss, default="squared"
         "interpolation" asks for A B + b = y on the training data; alpha then makes no difference to the solution.
     penalty : {"power", "kl", "joint", "nuclear", "schatten", "ridge"}, SpectralPenalty or sequence, default="power"
         Price of stretching a direction of the features, see `lowrank_tangent.penalties`. "power" (p = 2), "kl" and
@@ -204,7 +209,10 @@ class AdaptiveTangentClassifier(TangentClassifier, AdaptiveTangentModel):
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
         Constant appended to the input of every layer; False or 0 leaves biases out.
-    loss : {"squared", "multinomial", "interpolation"}, default="squared"
+    network : Network, optional
+        Any network, see `lowrank_tangent.networks.Network`; `hidden_layer_sizes`, `activation`, `init` and `bias` are
+        the short way to say a multilayer perceptron, and are left at their defaults beside it.
+    loss : {"squared", "multinomial", "interpolation"} or Loss, default="squared"
         "multinomial" is the cross-entropy of the softmax of A B + b, and brings `predict_proba`. "interpolation" asks
         for scores of −1 and 1 on the training data; alpha then makes no difference to the solution.
     penalty : {"power", "kl", "joint", "nuclear", "schatten", "ridge"}, SpectralPenalty or sequence, default="power"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import math
 import warnings
 from collections.abc import Callable
@@ -30,7 +31,7 @@ class TangentModel:
     def _fit(self, X, targets, sample_weight):
         self._warn_if_nothing_to_learn(X, targets)
         settings = self._settings()
-        network = network_of(self.hidden_layer_sizes, self.activation, self.init, self.bias)
+        network = self._network()
         features = TangentFeatures(
             network,
             self.outputs,
@@ -42,7 +43,7 @@ class TangentModel:
         )
         continued = settings["warm_start"] and self._continues(features, X, targets)
         if continued:  # with the same weights, and the scale of these samples
-            initial = self.initial_features_.relinearised(network, X, sample_weight)
+            initial = features.continuing(self.initial_features_, X, sample_weight)
         else:
             initial = features.fit(X, targets.shape[1], sample_weight)
         unfinished = []
@@ -82,6 +83,19 @@ class TangentModel:
         self.objective_ = solution.objective
         self.n_iter_ = solution.n_iter
         return self
+
+    def _network(self):
+        """The network that was given, or the one that the short parameters say."""
+        short = {name: getattr(self, name) for name in inspect.signature(network_of).parameters}
+        if self.network is None:
+            return network_of(**short)
+        defaults = inspect.signature(type(self)).parameters
+        doubled = [f"{name}={value!r}" for name, value in short.items() if value != defaults[name].default]
+        if doubled:
+            raise ValueError(
+                f"network={self.network!r} says all of the network; leave out {', '.join(doubled)}, or give them to it."
+            )
+        return self.network
 
     def _problem(self, operator, targets, sample_weight, settings):
         """The problem on these features, and the leave-one-out error of a chosen alpha, else NaN."""

@@ -18,6 +18,7 @@ class TangentRidgeModel(TangentModel, BaseEstimator):
         activation="relu",
         init="ntk",
         bias=True,
+        network=None,
         loss="squared",
         alpha=1e-2,
         outputs="shared",
@@ -33,6 +34,7 @@ class TangentRidgeModel(TangentModel, BaseEstimator):
         self.activation = activation
         self.init = init
         self.bias = bias
+        self.network = network
         self.loss = loss
         self.alpha = alpha
         self.outputs = outputs
@@ -76,7 +78,10 @@ class TangentRidge(TangentRegressor, TangentRidgeModel):
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
         Constant appended to the input of every layer; False or 0 leaves biases out.
-    loss : {"squared", "interpolation"}, default="squared"
+    network : Network, optional
+        Any network, see `lowrank_tangent.networks.Network`; `hidden_layer_sizes`, `activation`, `init` and `bias` are
+        the short way to say a multilayer perceptron, and are left at their defaults beside it.
+    loss : {"squared", "interpolation"} or Loss, default="squared"
         "interpolation" asks for A B + b = y on the training data; alpha then makes no difference to the solution.
     alpha : float > 0 or "loo", default=1e-2
         Strength of the penalty. The features have a mean kernel diagonal of 1. "loo" takes the value of least
@@ -154,7 +159,10 @@ class TangentRidgeClassifier(TangentClassifier, TangentRidgeModel):
         Distribution of the initial weights, see `lowrank_tangent.networks.MLP`.
     bias : bool or float, default=True
         Constant appended to the input of every layer; False or 0 leaves biases out.
-    loss : {"squared", "multinomial", "interpolation"}, default="squared"
+    network : Network, optional
+        Any network, see `lowrank_tangent.networks.Network`; `hidden_layer_sizes`, `activation`, `init` and `bias` are
+        the short way to say a multilayer perceptron, and are left at their defaults beside it.
+    loss : {"squared", "multinomial", "interpolation"} or Loss, default="squared"
         "multinomial" is the cross-entropy of the softmax of A B + b, and brings `predict_proba`. "interpolation" asks
         for scores of −1 and 1 on the training data; alpha then makes no difference to the solution.
     alpha : float > 0 or "loo", default=1e-2
