@@ -27,7 +27,7 @@ from ..choice.folds import Chain, Samples, errors_of_chains
 from ..choice.rule import judge
 from ..linalg.transforms import ProductTransform
 from ..networks import network_of
-from ..rounds.relinearisation import EVIDENCE_METRICS, check_metric
+from ..rounds.metrics import get_metric
 from .adaptive import AdaptiveTangentClassifier, AdaptiveTangentRegressor
 from .model import FoundLater, InputTransformer
 from .targets import TangentClassifier, TangentRegressor
@@ -37,7 +37,7 @@ logger = logging.getLogger("lowrank_tangent")
 _GRIDS = ("depths", "widths", "activations", "biases", "adaptivities")
 #: Metrics that are tried by default.
 _METRICS_AT_FINITE_WIDTH = ("coefficient", "gradient")
-_METRICS_AT_INFINITE_WIDTH = EVIDENCE_METRICS
+_METRICS_AT_INFINITE_WIDTH = ("evidence", "relevance")
 
 
 class _ChosenModel(InputTransformer):
@@ -222,8 +222,12 @@ class _ChosenModel(InputTransformer):
             check_number(value, "adaptivities", positive=True) / variance for value in grids["adaptivities"]
         ]
         moves = [
-            [(metric, value) for metric in tried for value in ([None] if metric in EVIDENCE_METRICS else adaptivities)]
-            for tried in metrics
+            [
+                (metric, value)
+                for metric in tried
+                for value in ([None] if get_metric(metric, network).follows_evidence else adaptivities)
+            ]
+            for network, tried in zip(networks, metrics, strict=True)
         ]
         if self.screening_samples is not None:
             check_scalar(self.screening_samples, "screening_samples", Integral, min_val=2)
@@ -237,7 +241,7 @@ class _ChosenModel(InputTransformer):
         if not metrics:
             raise ValueError(f"metrics must be a non-empty sequence of values to choose from; got {self.metrics!r}.")
         for metric in metrics:
-            check_metric(metric, network, "metrics")
+            get_metric(metric, network, "metrics")
         return metrics
 
 
@@ -301,8 +305,8 @@ class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
         Constants appended to the inputs of the network. With a large one the network compares samples by their
         distance, with a small one by their direction and length.
     metrics : sequence of {"coefficient", "gradient", "function", "diagonal", "evidence", "relevance"}, optional
-        What a round stretches, see `lowrank_tangent.rounds`. By default "evidence" and "relevance" at infinite
-        width, "coefficient" and "gradient" at finite width.
+        What a round stretches, see `lowrank_tangent.rounds`; instances of `Metric` too. By default "evidence" and
+        "relevance" at infinite width, "coefficient" and "gradient" at finite width.
     adaptivities : sequence of float > 0, default=(300,)
         How cheaply a round moves the features, for targets of variance 1 in all; they are divided by the variance of y.
         Rounds that follow the evidence have steps of their own, and None there.

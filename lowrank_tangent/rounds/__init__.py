@@ -1,5 +1,6 @@
 """Rounds: transforms of a fit are built into the network, whose features are taken anew."""
 
-from .relinearisation import METRICS, Relinearisation, Round, run_rounds
+from .metrics import METRICS, Metric, Stretch, View
+from .relinearisation import Relinearisation, Round, run_rounds
 
-__all__ = ["METRICS", "Relinearisation", "Round", "run_rounds"]
+__all__ = ["METRICS", "Metric", "Relinearisation", "Round", "Stretch", "View", "run_rounds"]

@@ -6,49 +6,28 @@ too, and at unmoved gates its features are the adapted ones M1 Φ_l M2. In the f
 network sees x M1. Every transform acts on the inputs of a layer without their constant, and keeps its scale,
 tr(M Mᵀ) = size. Round after round multiplies up.
 
-What is stretched, by z(s/√μ), is the spectrum s of a layer's coefficients B:
-
-- "coefficient": the singular values of B, as in the model of arXiv 2308.15478.
-- "gradient": the root of the spectrum of B C Bᵀ, C the second moment of the gradients delta. That is the average outer
-  product of B delta(x_i), the gradient of the fitted function with respect to the layer's inputs while the gates stand
-  still: the same stretch, measured on the function. Directions that live in gates which the data hardly use do not
-  count.
-- "function": the root of the spectrum of the average outer product of the whole gradient of the fitted function. Gates
-  move with the inputs: in a network of finite width they jump, which a gradient does not see; at infinite width they
-  are smooth, and the kernel's derivative has them. First layer, infinite width. (Recursive feature machines, arXiv
-  2212.13881, take a power of this average gradient outer product instead of a stretch.)
-- "diagonal": the diagonal of the same outer product, the root mean square of the function's slope along every feature.
-  Features are stretched, and no directions between them.
-
-Two more look at no fit. At infinite width they are steps up the evidence of the current kernel (`evidence.py`), of a
-length of their own: what μ and the price of the penalty say does not matter to them.
-
-- "evidence": in all directions.
-- "relevance": feature by feature (automatic relevance determination).
-
-"gradient", "function" and "diagonal" measure slopes, per unit of a feature; the coefficients B, sums over samples of
-inputs times gradients, also count how far the data reach along a direction. On images, where the function is steep in
-directions that hardly vary, that is the better measure; on tables of standardised columns slopes are.
+What is stretched is the metric's to say, see `metrics.py`.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from ..linalg.transforms import LowRankTransform, ProductTransform
-from ..operators.layers import reduced_factor, singular_vectors
-from .evidence import Ascent, Evidence, log_slopes
-
-#: What a round stretches.
-METRICS = ("coefficient", "gradient", "function", "diagonal", "evidence", "relevance")
-#: Those that need the kernel's derivative in closed form, those that follow the evidence, and those of features alone.
-INFINITE_METRICS = ("function", "diagonal", "evidence", "relevance")
-EVIDENCE_METRICS = ("evidence", "relevance")
-FEATURE_METRICS = ("diagonal", "relevance")
+from .._types import Array
+from ..features import TangentFeatures
+from ..linalg.transforms import ProductTransform
+from ..operators.layers import reduced_factor
+from ..problem import StructuredRegression
+from ..solvers.solution import Solution
+from .evidence import Ascent, Evidence
+from .factor_view import FactorView
+from .metrics import Metric, Stretch, get_metric
 
 
 @dataclass(frozen=True)
@@ -77,33 +56,17 @@ class Round:
     training_error: float
     leave_one_out_error: float
     log_evidence: float
-    transforms: list = field(repr=False)
+    transforms: list[tuple[ProductTransform | None, ProductTransform | None]] = field(repr=False)
 
     @property
-    def left(self):
+    def left(self) -> list[Array | None]:
         """M1 of every layer as a dense matrix; None is the identity."""
         return [None if left is None else left.to_dense() for left, _ in self.transforms]
 
     @property
-    def right(self):
+    def right(self) -> list[Array | None]:
         """M2 of every layer as a dense matrix; None is the identity."""
         return [None if right is None else right.to_dense() for _, right in self.transforms]
-
-
-def check_metric(metric, network, name="metric"):
-    """Refuse an unknown metric, and one that this network does not have.
-
-    Raises
-    ------
-    ValueError
-    """
-    if metric not in METRICS:
-        raise ValueError(f"{name} must be one of {sorted(METRICS)}; got {metric!r}.")
-    if metric in INFINITE_METRICS and not network.is_infinite:
-        raise ValueError(
-            f"{name}: {metric!r} is for networks of infinite width, whose kernels have a derivative in closed form. "
-            "Take 'gradient', or widths of np.inf."
-        )
 
 
 class Relinearisation:
@@ -113,7 +76,7 @@ class Relinearisation:
     ----------
     features : TangentFeatures
         Fitted, of the network at its initial weights.
-    metric : {"coefficient", "gradient", "function", "diagonal", "evidence", "relevance"}
+    metric : {"coefficient", "gradient", "function", "diagonal", "evidence", "relevance"} or Metric
         What is stretched; the last four need infinite width.
     adaptivity : float ≥ 0 or a sequence of them, optional
         How cheaply a round moves each used layer, at the prices of the problem; by default as the problem has it. At
@@ -132,16 +95,17 @@ class Relinearisation:
         For an unknown metric, or one that the network does not have.
     """
 
-    def __init__(self, features, metric, adaptivity=None):
-        check_metric(metric, features.network)
+    def __init__(self, features: TangentFeatures, metric: str | Metric, adaptivity: Any = None) -> None:
         self.features = features
-        self.left = [None] * features.network.n_layers
-        self.right = [None] * features.network.n_layers
-        self._network, self._metric, self._adaptivity = features.network, metric, adaptivity
-        self._ascent, self._evidence = Ascent(), (None, None)
+        self.left: list[ProductTransform | None] = [None] * features.network.n_layers
+        self.right: list[ProductTransform | None] = [None] * features.network.n_layers
+        self._metric = get_metric(metric, features.network)
+        self._network, self._adaptivity = features.network, adaptivity
+        self._ascent = Ascent()
+        self._evidence: tuple[StructuredRegression, Evidence] | None = None
         self._movable = [layer for layer in features.layers_ if layer in features.network.movable_layers]
 
-    def advance(self, problem, solution, X):
+    def advance(self, problem: StructuredRegression, solution: Solution, X: Array) -> None:
         """Build the stretch of a solution into the network, and take its features anew.
 
         Parameters
@@ -159,109 +123,68 @@ class Relinearisation:
         if not self._movable:
             raise ValueError(self._immovable())
         for layer in self._movable:
-            left, right = self._stretch(layer, problem, solution)
-            if right is not None:
+            stretch = self._stretch(layer, problem, solution)
+            if stretch is None:
+                continue
+            if stretch.units is not None:
                 self._check_two_sided(problem)
-            self.left[layer] = self._composed(layer, left, X)
-            if right is not None:
-                before = self.right[layer] or ProductTransform(np.eye(right.shape[0]))
-                after = before.transposed.then(right)
+            self.left[layer] = self._composed(layer, stretch, X)
+            if stretch.units is not None:
+                before = self.right[layer] or ProductTransform(np.eye(stretch.units.shape[0]))
+                after = before.transposed.then(stretch.units)
                 self.right[layer] = after and after.transposed
         network = self._network.stretched(list(self.left), list(self.right))
         self.features = self.features.relinearised(network, X, problem.sample_weight)
 
-    def input_transform(self, problem, solution, X):
-        """M of the network's inputs with the stretch of a solution on top, a `ProductTransform`; X as for `advance`."""
-        stretch = self._stretch(0, problem, solution)[0] if 0 in self._movable else None
-        return self._composed(0, stretch, X) or ProductTransform(np.ones(X.shape[1]))
+    def input_transform(self, problem: StructuredRegression, solution: Solution, X: Array) -> ProductTransform:
+        """M of the network's inputs with the stretch of a solution on top; X as for `advance`."""
+        stretch = self._stretch(0, problem, solution) if 0 in self._movable else None
+        known = self.left[0] if stretch is None else self._composed(0, stretch, X)
+        return known or ProductTransform(np.ones(X.shape[1]))
 
-    def _composed(self, layer, stretch, X):
+    def log_evidence(self, problem: StructuredRegression) -> float:
+        """What the metric raises, of a problem; NaN if it does not look at it."""
+        return self._evidence_of(problem).value if self._metric.follows_evidence else math.nan
+
+    def _stretch(self, layer: int, problem: StructuredRegression, solution: Solution) -> Stretch | None:
+        """What the metric says; None where the price forbids every stretch."""
+        view = FactorView(
+            self.features,
+            layer,
+            problem,
+            solution,
+            self._adaptivity,
+            functools.partial(self._evidence_of, problem),
+            self._ascent,
+        )
+        if not self._metric.follows_evidence and view.price.is_fixed:
+            return None
+        return self._metric.checked(self._metric.from_factors(view))
+
+    def _composed(self, layer: int, stretch: Stretch, X: Array) -> ProductTransform | None:
         """M1 of a layer with another stretch; None is the identity.
 
         Inputs of more features than samples stretch in the span of the samples alone, which no stretch leaves.
         """
         known = self.left[layer]
-        if stretch is None:
-            return known
-        if known is None:
-            if isinstance(stretch, np.ndarray):
-                known = ProductTransform(np.ones(len(stretch)))
-            else:
-                basis = reduced_factor(X)[1] if layer == 0 else None
-                known = ProductTransform(np.eye(stretch.shape[0] if basis is None else basis.shape[1]), basis)
-        return known.then(stretch)
+        if known is None and stretch.directions is None:
+            known = ProductTransform(np.ones(len(stretch.values)))
+        elif known is None:
+            basis = reduced_factor(X)[1] if layer == 0 else None
+            size = len(stretch.directions) if basis is None else basis.shape[1]
+            known = ProductTransform(np.eye(size), basis)
+        return known.then(stretch.inputs)
 
-    def log_evidence(self, problem):
-        """What the metric raises, of a problem; NaN if it does not look at it."""
-        return self._evidence_of(problem).value if self._metric in EVIDENCE_METRICS else math.nan
-
-    def _evidence_of(self, problem):
+    def _evidence_of(self, problem: StructuredRegression) -> Evidence:
         """Evidence of the problem's kernel, kept for the last problem."""
         if problem.loss.name != "squared":
-            raise ValueError(f"metric={self._metric!r} is for loss='squared'; got loss={problem.loss.name!r}.")
-        if self._evidence[0] is not problem:
+            raise ValueError(f"metric={self._metric.name!r} is for loss='squared'; got loss={problem.loss.name!r}.")
+        if self._evidence is None or self._evidence[0] is not problem:
             known = problem if problem.ridge_path is not None else problem.diagonalised()
             self._evidence = problem, Evidence(known.ridge_path)
         return self._evidence[1]
 
-    def _stretch(self, layer, problem, solution):
-        """Left and right stretch of a layer for `ProductTransform.then`; None for a side that does not move."""
-        if self._metric in EVIDENCE_METRICS:
-            return self._step(problem), None
-        index = self.features.layers_.index(layer)
-        prices = problem if self._adaptivity is None else problem.with_strength(problem.alpha, self._adaptivity)
-        price = prices.spectral[index]
-        if price.is_fixed:
-            return None, None
-        factors, coef = problem.operator.layers[index], solution.coefs[index]
-        n_inputs = factors.shape[0] - self._network.input_has_constant(layer)
-        basis = None if problem.operator.is_streamed else reduced_factor(factors.h[..., :n_inputs])[1]
-        if self._metric == "diagonal":
-            return price.stretch(np.sqrt(self._mean(problem, solution, layer, _squares))), None
-        if self._metric != "coefficient":
-            outer = self._mean(problem, solution, layer, functools.partial(_outer_products, basis))
-            eigenvalues, u = np.linalg.eigh(outer)
-            s = np.sqrt(np.maximum(eigenvalues, 0.0))
-            return _stretch_along(basis, u, price.stretch(s), price.stretch(0.0)), None
-        u, s, vt = singular_vectors(coef[:n_inputs], basis)
-        (first, second), (unused1, unused2) = price.split(s), price.split(0.0)
-        moves_units = (second != 1.0).any()
-        right = LowRankTransform(vt.T, second, float(unused2)) if moves_units else None
-        return LowRankTransform(u, first, float(unused1)), right
-
-    def _step(self, problem):
-        """Stretch of the inputs that raises the evidence."""
-        Z, tangent = self.features.tangent()
-        roots = np.ones(len(Z)) if problem.sample_weight is None else np.sqrt(problem.sample_weight)
-        evidence = self._evidence_of(problem)
-        weights = roots[:, None] * evidence.weights() * roots
-        if self._metric == "relevance":
-            return self._ascent.stretch(evidence.value, log_slopes(weights, tangent, Z, True))[0]
-        coordinates, basis = reduced_factor(Z)
-        eigenvalues, u = np.linalg.eigh(log_slopes(weights, tangent, coordinates, False))
-        return _stretch_along(basis, u, *self._ascent.stretch(evidence.value, eigenvalues))
-
-    def _mean(self, problem, solution, layer, moment):
-        """Weighted average over samples of a moment of the slopes, summed over outputs."""
-        weights = np.ones(problem.operator.n_samples) if problem.sample_weight is None else problem.sample_weight
-        shares = weights / weights.sum()
-        return sum(
-            moment((slopes * np.sqrt(shares[rows])[:, None]).reshape(len(slopes), -1))
-            for rows, slopes in self._slopes(problem, solution, layer)
-        )
-
-    def _slopes(self, problem, solution, layer):
-        """Gradients of the fitted function with respect to a layer's inputs: pairs of samples and shape (p, n, C)."""
-        if self._metric in INFINITE_METRICS:
-            yield slice(None), self.features.input_gradients(solution.coefs).transpose(1, 0, 2)
-            return
-        index = self.features.layers_.index(layer)
-        n_inputs = problem.operator.layers[index].shape[0] - self._network.input_has_constant(layer)
-        coef = solution.coefs[index][:n_inputs] * self._network.forward_scale(n_inputs)
-        for rows, layers in problem.operator.batches():
-            yield rows, _layer_gradients(layers[index].delta, coef)
-
-    def _immovable(self):
+    def _immovable(self) -> str:
         if self._network.is_infinite:
             return f"rounds at infinite width move the first layer, and layers={self.features.layers!r} leaves it out."
         return (
@@ -269,7 +192,7 @@ class Relinearisation:
             f"of them is used: layers={self.features.layers!r}. Use one of them, or no rounds."
         )
 
-    def _check_two_sided(self, problem):
+    def _check_two_sided(self, problem: StructuredRegression) -> None:
         if self._network.is_infinite or (problem.operator.outputs == "shared" and problem.y.shape[1] > 1):
             raise ValueError(
                 "rounds with a penalty that moves both sides need units to move: a network of finite width, and "
@@ -277,7 +200,12 @@ class Relinearisation:
             )
 
 
-def run_rounds(relinearisation, X, n_rounds, solve_on):
+def run_rounds(
+    relinearisation: Relinearisation,
+    X: Array,
+    n_rounds: int,
+    solve_on: Callable[[TangentFeatures], tuple[StructuredRegression, Solution, float]],
+) -> tuple[StructuredRegression, Solution, list[Round]]:
     """A solution on the features of the initial network, and one after each of `n_rounds` rounds.
 
     Parameters
@@ -295,7 +223,7 @@ def run_rounds(relinearisation, X, n_rounds, solve_on):
     rounds : list of Round
         One for every solution, n_rounds + 1 in all.
     """
-    rounds = []
+    rounds: list[Round] = []
     while True:
         problem, solution, left_out = solve_on(relinearisation.features)
         residuals = problem.y - solution.prediction - solution.intercept
@@ -314,27 +242,3 @@ def run_rounds(relinearisation, X, n_rounds, solve_on):
         if len(rounds) > n_rounds:
             return problem, solution, rounds
         relinearisation.advance(problem, solution, X)
-
-
-def _layer_gradients(delta, coef):
-    """B delta of every sample and output, shape (p, n, C)."""
-    n_outputs, _, q = delta.shape[1:]
-    if n_outputs > 1:
-        return np.einsum("pq,ncq->pnc", coef, delta[:, :, 0], optimize=True)
-    return np.einsum("pcq,nq->pnc", coef.reshape(len(coef), -1, q), delta[:, 0, 0], optimize=True)
-
-
-def _squares(columns):
-    """Sums of squares of the rows, shape (p,)."""
-    return np.sum(columns**2, axis=1)
-
-
-def _outer_products(basis, columns):
-    """Sum of the outer products of columns, in a basis of their span (None: as they are)."""
-    columns = columns if basis is None else basis.T @ columns
-    return columns @ columns.T
-
-
-def _stretch_along(basis, u, stretch, unused):
-    """Stretch of directions u in a basis (None: as they are), and of every other direction."""
-    return LowRankTransform(u if basis is None else basis @ u, stretch, float(unused))
