@@ -61,7 +61,7 @@ def check_target(y, operator):
     expected = (operator.n_samples, operator.n_outputs)
     if y.shape != expected:
         hint = ""
-        if y.ndim == 2 and len(y) == operator.n_samples and operator.layers[0].n_outputs == 1:
+        if y.ndim == 2 and len(y) == operator.n_samples and any(layer.n_outputs == 1 for layer in operator.layers):
             hint = (
                 f" For {y.shape[1]} targets on these features use "
                 f"TangentOperator(..., outputs='shared', n_outputs={y.shape[1]})."

@@ -25,7 +25,7 @@ from .operators.layers import singular_vectors
 _EPS = np.finfo(float).eps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Adaptation:
     """Parameters and feature transforms of each layer.
 
@@ -95,8 +95,8 @@ def adapt(problem, solution):
     ((4, 4), (30, 30))
     """
     theta, left, right, values = [], [], [], []
-    for layer, coef, penalty in zip(problem.operator.layers, solution.coefs, problem.spectral, strict=True):
-        u, v, vt = singular_vectors(coef, layer.input_basis)
+    for basis, coef, penalty in zip(problem.operator.input_bases, solution.coefs, problem.spectral, strict=True):
+        u, v, vt = singular_vectors(coef, basis)
         z1, z2 = penalty.split(v)
         z = z1 * z2
         theta.append((u * np.divide(v, z, out=np.zeros_like(v), where=z > 0.0)) @ vt)

@@ -23,7 +23,7 @@ from .leave_one_out import RidgePath
 from .linalg.concave import concave_maximum
 from .linalg.svd import singular_values, thin_svd
 from .losses import get_loss
-from .operators import TangentOperator
+from .operators import Operator
 from .penalties import LayeredPenalty, ScaledPenalty, get_penalty
 
 #: A dual candidate on the boundary of a barrier has the value −inf; it is pulled this far inside.
@@ -39,7 +39,8 @@ class StructuredRegression:
 
     Parameters
     ----------
-    operator : TangentOperator
+    operator : Operator
+        A `TangentOperator`, or another one of which products are known.
     y : array of shape (n,) or (n, C)
     penalty : str or SpectralPenalty, or a sequence of them, default="power"
         Price of stretching a direction, by name (see `lowrank_tangent.penalties.PENALTIES`) or instance; one for all
@@ -64,7 +65,7 @@ class StructuredRegression:
     ----------
     spectral : LayeredPenalty
         Penalty and adaptivity of every layer.
-    design : TangentOperator
+    design : Operator
         The operator A; for least squares with weights and centring applied.
     target : ndarray of shape (n, C)
         y; for least squares with weights and centring applied. Coefficients B are those of the plain operator; dual
@@ -89,8 +90,11 @@ class StructuredRegression:
         sample_weight=None,
         fit_intercept=False,
     ):
-        if not isinstance(operator, TangentOperator):
-            raise TypeError(f"operator must be a TangentOperator; got {type(operator).__name__}.")
+        if not isinstance(operator, Operator):
+            raise TypeError(
+                f"operator must be a TangentOperator; got {type(operator).__name__}. An operator of another kind is a "
+                "class derived from lowrank_tangent.operators.Operator."
+            )
         self.operator = operator
         self.alpha = check_number(alpha, "alpha", positive=True)
         self.sample_weight = check_sample_weight(sample_weight, operator.n_samples)
@@ -328,7 +332,7 @@ def _layered(penalty, adaptivity, operator):
 
 def _one_a_layer(value, name, operator):
     """A value for every layer, or the sequence of them that was given."""
-    count = len(operator.layers)
+    count = len(operator.coef_shapes)
     if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)) or np.shape(value) == ():
         return [value] * count
     if len(value) != count:

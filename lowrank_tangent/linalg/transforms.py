@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LowRankTransform:
     """Symmetric transform M = e I + U diag(z − e) Uᵀ, never stored as a dense matrix; e = 1 unless said otherwise.
 
@@ -58,7 +58,7 @@ class LowRankTransform:
         return self.elsewhere * np.eye(len(self.basis)) + (self.basis * (self.stretch - self.elsewhere)) @ self.basis.T
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ProductTransform:
     """Stretches one after the other, M = e (I − Q Qᵀ) + Q C Qᵀ, in the coordinates in which all of them move.
 

@@ -1,4 +1,4 @@
-"""The linear map from layer coefficients to predictions, through its factors.
+"""The linear map from layer coefficients to predictions, through its layers.
 
 The tangent feature of layer l, sample i and output c is ``Σ_t h[i, t] delta[i, c, t]ᵀ`` (p × q), so the
 map and its adjoint need the factors alone; the n·C × P Jacobian is never formed.
@@ -7,28 +7,43 @@ map and its adjoint need the factors alone; the n·C × P Jacobian is never form
 from __future__ import annotations
 
 import copy
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from numbers import Integral
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.utils import gen_batches
 
+from .._types import Array, Coefs
 from ..linalg.memory import check_fits_in_memory
-from .layers import LayerFactors, compact_factor, kernel_block, rotate, stacked_outputs, transpose
-from .rows import WeightedRows
+from ..linalg.transforms import LowRankTransform
+from .base import Operator
+from .layer import Layer, Transform
+from .layers import rotate, transpose
+
+#: Samples and their features, layer by layer.
+Batch = tuple[slice, Sequence[Layer]]
 
 #: Rows of a kernel block: large enough for BLAS to run at full speed, small enough to keep the temporaries
 #: of one block far below the kernel itself.
 _BLOCK_ROWS = 1024
+#: Share of a kernel's memory that features may take while it is assembled: those of more samples are computed (or
+#: converted) anew for every group of rows, so that the passes over them grow in proportion to the samples.
+_KEPT_SHARE = 0.5
 #: Bytes of factors that are converted to another precision at a time.
 _BATCH_BYTES = 2**26
 
 
-class TangentOperator(WeightedRows):
+class TangentOperator(Operator):
     """Linear operator ``(A B)[i, c] = Σ_l Σ_t h_{i,t}ᵀ B_l delta_{i,c,t}`` in factored form.
 
     Parameters
     ----------
-    layers : sequence of LayerFactors
+    layers : sequence of Layer
+        `LayerFactors`, or another class of layers.
     outputs : {"network", "shared"}, default="network"
         "network": the network has C outputs, each layer one coefficient matrix of shape (p, q).
         "shared": the network has one output and each of the `n_outputs` targets its own coefficients; a
@@ -38,11 +53,16 @@ class TangentOperator(WeightedRows):
 
     Attributes
     ----------
-    layers : tuple of LayerFactors
+    layers : tuple of Layer
     row_scale, centred
         Weights and intercept, see `WeightedRows`.
     dtype : numpy dtype
         Precision of products, double whatever that of the factors; see `with_precision`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        What are not layers, layers of different numbers of samples or outputs, numbers of outputs that do not fit.
 
     Notes
     -----
@@ -50,10 +70,10 @@ class TangentOperator(WeightedRows):
     coefficients is O(n·T·q). Source: arXiv 2308.15478, section 2.
     """
 
-    def __init__(self, layers, outputs="network", n_outputs=None):
+    def __init__(self, layers: Iterable[Layer], outputs: str = "network", n_outputs: int | None = None) -> None:
         layers = tuple(layers)
-        if not layers or not all(isinstance(layer, LayerFactors) for layer in layers):
-            raise TypeError("layers must be a non-empty sequence of LayerFactors(h, delta).")
+        if not layers or not all(isinstance(layer, Layer) for layer in layers):
+            raise TypeError("layers must be a non-empty sequence of LayerFactors(h, delta), or of another Layer.")
         if len({(layer.n_samples, layer.n_outputs) for layer in layers}) > 1:
             given = [(layer.n_samples, layer.n_outputs) for layer in layers]
             raise ValueError(f"all layers need the same number of samples and outputs; got (n, C) = {given}.")
@@ -78,41 +98,42 @@ class TangentOperator(WeightedRows):
         self.n_outputs = network_outputs if outputs == "network" else int(n_outputs or 1)
         self.dtype = np.dtype(np.float64)
 
-    #: Whether factors are computed anew whenever they are needed, and `layers` has their shapes alone.
-    is_streamed = False
-
     @property
-    def coef_shapes(self):
+    def coef_shapes(self) -> list[tuple[int, int]]:
         """Shape of each layer's coefficient matrix."""
         copies = self.n_outputs if self.outputs == "shared" else 1
         return [(p, copies * q) for p, q in (layer.shape for layer in self.layers)]
 
     # -- derived operators ------------------------------------------------------------------
 
-    def mapped(self, change, keep_rows=False):
-        """The operator with other factors; weights and centring are kept only on demand.
+    def mapped(self, change: Callable[[Sequence[Layer]], Iterable[Layer]], keep_rows: bool = False) -> TangentOperator:
+        """The operator with other layers; weights and centring are kept only on demand.
 
         Parameters
         ----------
         change : callable
-            Makes of a list of LayerFactors another one. It may be called for some of the samples at a time.
+            Makes of a list of layers another one. It may be called for some of the samples at a time.
         keep_rows : bool, default=False
         """
-        other = copy.copy(self) if keep_rows else self._plain()
+        other = copy.copy(self) if keep_rows else self.plain()
         other.layers = tuple(change(self.layers))
         return other
 
-    def rows(self, index):
+    def some_layers(self, indices: Sequence[int]) -> TangentOperator | None:
+        """The operator of some of the layers, with weights and centring; None without any."""
+        return self.mapped(partial(_selected, indices=tuple(indices)), keep_rows=True) if len(indices) else None
+
+    def rows(self, index: Any) -> TangentOperator:
         """The operator on a subset of the samples, without weights or centring."""
         other = self.mapped(lambda layers: [layer.rows(index) for layer in layers])
         other.n_samples = other.layers[0].n_samples
         return other
 
-    def scaled(self, factor):
+    def scaled(self, factor: float) -> TangentOperator:
         """The operator with every feature multiplied by `factor`, without weights or centring."""
-        return self.mapped(lambda layers: [LayerFactors(layer.h, layer.delta * factor) for layer in layers])
+        return self.mapped(partial(_scaled, factor=factor))
 
-    def weighted(self, sample_weight=None, centre=False):
+    def weighted(self, sample_weight: Array | None = None, centre: bool = False) -> TangentOperator:
         """The operator of the weighted regression, with an intercept if `centre`, see `rows.py`.
 
         Parameters
@@ -120,43 +141,31 @@ class TangentOperator(WeightedRows):
         sample_weight : ndarray of shape (n,), optional
         centre : bool
         """
-        weighted = self._plain()
+        weighted = self.plain()
         weighted.row_scale = None if sample_weight is None else np.sqrt(sample_weight)
         weighted.centred = centre
         return weighted
 
-    def _plain(self):
+    def plain(self) -> TangentOperator:
         """A copy without weights or centring."""
         plain = copy.copy(self)
         plain.row_scale, plain.centred = None, False
         return plain
 
-    def transformed(self, left, right):
-        """The operator on features ``M1 Φ M2``.
-
-        Parameters
-        ----------
-        left, right : sequence of LowRankTransform, one per layer
-            M1 of size p and M2 as wide as the layer's coefficient matrix. For "shared" outputs an M2 that
-            is not the identity ties the outputs together; the result then has "network" outputs.
-        """
-        expand = self.outputs == "shared" and not all(transform.is_identity for transform in right)
-
-        def change(layers):
-            for layer, m1, m2 in zip(layers, left, right, strict=True):
-                delta = stacked_outputs(layer.delta, self.n_outputs) if expand else layer.delta
-                yield LayerFactors(m1.apply(layer.h), m2.apply(delta))
-
-        transformed = self.mapped(change, keep_rows=True)
-        transformed.outputs = "network" if expand else self.outputs
+    def transformed(self, left: Sequence[LowRankTransform], right: Sequence[LowRankTransform]) -> TangentOperator:
+        """The operator on features ``M1 Φ M2``, see `Operator.transformed`."""
+        tied = self.outputs == "shared" and not all(transform.is_identity for transform in right)
+        copies = self.n_outputs if tied else None
+        transformed = self.mapped(partial(_transformed, left=left, right=right, copies=copies), keep_rows=True)
+        transformed.outputs = "network" if tied else self.outputs
         return transformed
 
-    def reduce(self):
-        """Exact reduction to the span of the factors.
+    def reduce(self) -> tuple[TangentOperator, Callable[[Coefs], Coefs], Callable[[Coefs], Coefs]]:
+        """Exact reduction to the span of the features.
 
-        Coefficients outside span(h) × span(delta) never help, and unitarily invariant penalties do not see
-        the choice of basis, so a QR of the factors shrinks a layer whose n·T is below p (or q). Inputs or units that
-        are zero in every sample are left out, if at least a tenth of them are.
+        Coefficients outside the span never help, and unitarily invariant penalties do not see the choice of basis. So
+        a QR of the factors shrinks a layer whose n·T is below p or q. Inputs or units that are zero in every sample
+        are left out, if at least a tenth of them are.
 
         Returns
         -------
@@ -165,77 +174,58 @@ class TangentOperator(WeightedRows):
         expand, compress : callable
             Map coefficients of the reduced operator to coefficients of this one, and back (by projection).
         """
-        layers, bases = [], []
-        for layer in self.layers:
-            h, basis_h = compact_factor(layer.h)
-            delta, basis_delta = compact_factor(layer.delta)
-            layers.append(LayerFactors(h, delta))
-            bases.append((basis_h, basis_delta))
-
+        layers, lefts, rights = zip(*(layer.reduce() for layer in self.layers), strict=True)
         reduced = self.mapped(lambda _: layers, keep_rows=True)
 
-        def expand(coefs):
-            return [
-                rotate(coef, basis_h, basis_delta, shape)
-                for coef, (basis_h, basis_delta), shape in zip(coefs, bases, self.coef_shapes, strict=True)
-            ]
+        def expand(coefs: Coefs) -> Coefs:
+            return [rotate(*each) for each in zip(coefs, lefts, rights, self.coef_shapes, strict=True)]
 
-        def compress(coefs):
-            return [
-                rotate(coef, transpose(basis_h), transpose(basis_delta), shape)
-                for coef, (basis_h, basis_delta), shape in zip(coefs, bases, reduced.coef_shapes, strict=True)
-            ]
+        def compress(coefs: Coefs) -> Coefs:
+            back = (map(transpose, bases) for bases in (lefts, rights))
+            return [rotate(*each) for each in zip(coefs, *back, reduced.coef_shapes, strict=True)]
 
         return reduced, expand, compress
 
-    def with_precision(self, dtype, balance=None):
-        """The operator with products (and factors, if they are kept) of another precision.
+    @property
+    def input_bases(self) -> list[Array | None]:
+        """Orthonormal basis of the span of every layer's inputs; None where that is everything."""
+        return [layer.input_basis() for layer in self.layers]
+
+    def with_precision(self, dtype: npt.DTypeLike, balance: Sequence[float] | None = None) -> TangentOperator:
+        """The operator with products (and features, if they are kept) of another precision.
 
         Parameters
         ----------
         dtype : numpy dtype
         balance : sequence of float, optional
-            Factor by which each layer's h is multiplied and its delta divided.
+            Factor by which each layer's first factor is multiplied and its second divided.
         """
-
-        def change(layers):
-            for layer, weight in zip(layers, balance or [1.0] * len(layers), strict=True):
-                if weight != 1.0:
-                    layer = LayerFactors(layer.h * weight, layer.delta / weight)
-                yield layer.astype(dtype)
-
-        other = self.mapped(change, keep_rows=True)
+        weights = balance or [1.0] * len(self.layers)
+        other = self.mapped(partial(_converted, weights=weights, dtype=dtype), keep_rows=True)
         other.dtype = np.dtype(dtype)
         if self.row_scale is not None:
             other.row_scale = self.row_scale.astype(dtype)
         return other
 
-    def batches(self):
-        """The samples, as many at a time as memory is for: pairs of a slice and their factors in the precision of A."""
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """The samples from `start` on, as many at a time as memory is for, in the precision of A."""
         if all(layer.dtype == self.dtype for layer in self.layers):
-            yield slice(0, self.n_samples), self.layers
+            rest = slice(start, self.n_samples)
+            yield rest, (self.layers if start == 0 else [layer.rows(rest) for layer in self.layers])
             return
-        floats = sum(layer.h.size + layer.delta.size for layer in self.layers) / self.n_samples
-        for rows in gen_batches(self.n_samples, max(1, int(_BATCH_BYTES / (8 * floats)))):
+        floats = sum(layer.size for layer in self.layers) / self.n_samples
+        for rows in self._slices(start, max(1, int(_BATCH_BYTES / (8 * floats)))):
             yield rows, [layer.rows(rows).astype(self.dtype) for layer in self.layers]
+
+    def _slices(self, start: int, size: int) -> Iterator[slice]:
+        """Slices of at most so many samples, from `start` on."""
+        for rows in gen_batches(self.n_samples - start, size):
+            yield slice(start + rows.start, start + rows.stop)
 
     # -- products ---------------------------------------------------------------------------
 
-    def zeros(self):
-        """Coefficients B = 0."""
-        return [np.zeros(shape) for shape in self.coef_shapes]
-
-    def matvec(self, coefs):
-        """Predictions A B.
-
-        Parameters
-        ----------
-        coefs : list of ndarray, one per layer, of shapes `coef_shapes`
-
-        Returns
-        -------
-        ndarray of shape (n, C)
-        """
+    def matvec(self, coefs: Coefs) -> Array:
+        """Predictions A B, see `Operator.matvec`."""
         self._check_coefs(coefs)
         coefs = [np.asarray(coef, dtype=self.dtype) for coef in coefs]
         out = np.empty((self.n_samples, self.n_outputs), dtype=self.dtype)
@@ -243,17 +233,8 @@ class TangentOperator(WeightedRows):
             out[rows] = sum(layer.product(coef, self.n_outputs) for layer, coef in zip(layers, coefs, strict=True))
         return self.to_rows(out)
 
-    def rmatvec(self, residual):
-        """Adjoint A* R.
-
-        Parameters
-        ----------
-        residual : ndarray of shape (n, C)
-
-        Returns
-        -------
-        list of ndarray, one per layer, of shapes `coef_shapes`
-        """
+    def rmatvec(self, residual: Array) -> Coefs:
+        """Adjoint A* R, see `Operator.rmatvec`."""
         residual = np.asarray(residual, dtype=self.dtype)
         if residual.shape != (self.n_samples, self.n_outputs):
             raise ValueError(
@@ -274,58 +255,29 @@ class TangentOperator(WeightedRows):
 
     # -- kernels ----------------------------------------------------------------------------
 
-    def gram(self, other=None):
-        """Kernel A A'*.
-
-        Parameters
-        ----------
-        other : TangentOperator, optional
-            Of the same network; this operator itself by default.
-
-        Returns
-        -------
-        ndarray of shape (n·C, n'·C), row i·C + c for sample i and output c
-
-        Raises
-        ------
-        MemoryError
-            If the kernel is larger than the memory of the machine; the message says the size.
-        """
+    def gram(self, other: Operator | None = None) -> Array:
+        """Kernel A A'*, by blocks of samples, see `Operator.gram`. It is formed in memory, also of a stream."""
         if self.outputs == "shared":
-            size = self.n_outputs
-            n_other = (other or self).n_samples
-            check_fits_in_memory((self.n_samples * size, n_other * size), "the kernel of all outputs")
-            kernel = self.mean_gram(other)
-            return np.kron(kernel, np.eye(size, dtype=kernel.dtype))
+            return super().gram(other)
         return self._assemble(other, per_output=True)
 
-    def mean_gram(self, other=None):
-        """Kernel of the samples, averaged over outputs: ``K[i, j] = (1/C) Σ_c (A A'*)[(i, c), (j, c)]``.
-
-        For "shared" outputs this is the kernel of every single output, and the full kernel is its
-        Kronecker product with the identity.
-
-        Returns
-        -------
-        ndarray of shape (n, n')
-        """
+    def mean_gram(self, other: Operator | None = None) -> Array:
+        """Kernel of the samples, averaged over outputs, see `Operator.mean_gram`. It is formed in memory."""
         return self._assemble(other, per_output=False)
 
-    def diagonal(self):
-        """Squared norm of every tangent feature, without weights or centring; shape (n, C)."""
+    def diagonal(self) -> Array:
+        """Squared norm of every feature, without weights or centring; shape (n, C)."""
         total = np.zeros((self.n_samples, self.layers[0].n_outputs))
         for rows, layers in self.batches():
             for layer in layers:
-                positions = np.einsum("ntp,nsp->nts", layer.h, layer.h)
-                gradients = np.einsum("nctq,ncsq->ncts", layer.delta, layer.delta)
-                total[rows] += np.einsum("nts,ncts->nc", positions, gradients)
+                total[rows] += layer.squares()
         return np.broadcast_to(total, (self.n_samples, self.n_outputs))
 
-    def largest(self):
-        """Largest absolute values of h and of delta, shape (n_layers, 2)."""
+    def largest(self) -> Array:
+        """Largest absolute values of both factors of every layer, shape (n_layers, 2); see `Layer.largest`."""
         return np.max([[layer.largest() for layer in layers] for _, layers in self.batches()], axis=0)
 
-    def _assemble(self, other, per_output):
+    def _assemble(self, other: Operator | None, per_output: bool) -> Array:
         symmetric = other is None or other is self
         other = self if symmetric else other
         if [layer.shape for layer in other.layers] != [layer.shape for layer in self.layers]:
@@ -335,28 +287,71 @@ class TangentOperator(WeightedRows):
         check_fits_in_memory(shape, "the kernel")
         kernel = np.empty(shape, dtype=np.result_type(self.dtype, other.dtype))
         step = max(1, _BLOCK_ROWS // (block * max(layer.n_positions for layer in self.layers)))
-        for rows, these in self._blocks(step):
-            for cols, those in other._blocks(step):
-                # Of a symmetric kernel the blocks above the diagonal are mirrored, not computed.
-                if symmetric and cols.start < rows.start:
-                    continue
-                part = sum(kernel_block(one, two, per_output) for one, two in zip(these, those, strict=True))
-                row, col = (slice(block * span.start, block * span.stop) for span in (rows, cols))
-                kernel[row, col] = part
-                if symmetric and cols.start > rows.start:
-                    kernel[col, row] = part.T
+        for batches in self._groups(_KEPT_SHARE * kernel.nbytes):
+            these = list(_blocks(batches, step))
+            # Of a symmetric kernel the blocks above the diagonal are mirrored, not computed.
+            columns, end = other.batches() if not symmetric else iter(batches), batches[-1][0].stop
+            if symmetric and end < self.n_samples:
+                columns = itertools.chain(columns, self.batches(end))
+            for cols, those in _blocks(columns, step):
+                for rows, layers in these:
+                    if symmetric and cols.start < rows.start:
+                        continue
+                    part = sum(one.kernel(two, per_output) for one, two in zip(layers, those, strict=True))
+                    row, col = (slice(block * span.start, block * span.stop) for span in (rows, cols))
+                    kernel[row, col] = part
+                    if symmetric and cols.start > rows.start:
+                        kernel[col, row] = part.T
         kernel = self.to_rows(kernel.reshape(self.n_samples, -1)).reshape(shape)
         transposed = np.ascontiguousarray(kernel.T).reshape(other.n_samples, -1)
         return other.to_rows(transposed).reshape(shape[::-1]).T if other.changes_rows else kernel
 
-    def _blocks(self, step):
-        """Pairs of a slice of at most so many samples and their factors."""
-        for rows, layers in self.batches():
-            for part in gen_batches(rows.stop - rows.start, step):
-                samples = slice(rows.start + part.start, rows.start + part.stop)
-                yield samples, [layer.rows(part) for layer in layers]
+    def _groups(self, most_bytes: float) -> Iterator[list[Batch]]:
+        """The batches, in groups whose features take at most that memory, or of one batch."""
+        group, size = [], 0
+        for batch in self.batches():
+            bytes_of_batch = sum(layer.size * layer.dtype.itemsize for layer in batch[1])
+            if group and size + bytes_of_batch > most_bytes:
+                yield group
+                group, size = [], 0
+            group.append(batch)
+            size += bytes_of_batch
+        yield group
 
-    def _check_coefs(self, coefs):
+    def _check_coefs(self, coefs: Coefs) -> None:
         shapes = [np.shape(coef) for coef in coefs]
         if shapes != self.coef_shapes:
             raise ValueError(f"coefs must have one matrix a layer, of shapes {self.coef_shapes}; got {shapes}.")
+
+
+def _blocks(batches: Iterable[Batch], step: int) -> Iterator[Batch]:
+    """The batches in slices of at most so many samples."""
+    for rows, layers in batches:
+        for part in gen_batches(rows.stop - rows.start, step):
+            samples = slice(rows.start + part.start, rows.start + part.stop)
+            yield samples, [layer.rows(part) for layer in layers]
+
+
+# Changes of layers, for `mapped`: functions of the module, so that operators can be pickled.
+
+
+def _selected(layers: Sequence[Layer], indices: Sequence[int]) -> list[Layer]:
+    return [layers[index] for index in indices]
+
+
+def _scaled(layers: Sequence[Layer], factor: float) -> list[Layer]:
+    return [layer.scaled(factor) for layer in layers]
+
+
+def _transformed(
+    layers: Sequence[Layer], left: Sequence[Transform], right: Sequence[Transform], copies: int | None
+) -> list[Layer]:
+    """M1 Φ M2, of one output or of so many copies of it."""
+    stacked = layers if copies is None else [layer.stacked(copies) for layer in layers]
+    return [layer.transformed(m1, m2) for layer, m1, m2 in zip(stacked, left, right, strict=True)]
+
+
+def _converted(layers: Sequence[Layer], weights: Sequence[float], dtype: npt.DTypeLike) -> list[Layer]:
+    """The layers in another precision, balanced by these weights."""
+    pairs = zip(layers, weights, strict=True)
+    return [(layer if weight == 1.0 else layer.balanced(weight)).astype(dtype) for layer, weight in pairs]

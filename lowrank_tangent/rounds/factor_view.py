@@ -10,7 +10,6 @@ import numpy as np
 
 from .._types import Array
 from ..features import TangentFeatures
-from ..operators.layers import reduced_factor
 from ..problem import StructuredRegression
 from ..solvers.solution import Solution
 from .evidence import Ascent, Evidence, log_slopes
@@ -71,10 +70,7 @@ class FactorView(View):
     @functools.cached_property
     def basis(self) -> Array | None:
         """Basis of the span of the inputs; None also where samples come in batches."""
-        operator = self._problem.operator
-        if operator.is_streamed:
-            return None
-        return reduced_factor(operator.layers[self._index].h[..., : self._n_inputs])[1]
+        return self._problem.operator.layers[self._index].input_basis(self._n_inputs)
 
     @property
     def evidence(self) -> Evidence:
@@ -93,7 +89,7 @@ class FactorView(View):
         """B delta of every sample and output, in the batches of the operator."""
         coefs = self.coefs * self._scale
         for rows, layers in self._problem.operator.batches():
-            yield rows, _layer_gradients(layers[self._index].delta, coefs)
+            yield rows, _layer_gradients(layers[self._index].outer[1], coefs)
 
     def whole_gradients(self) -> Iterator[tuple[Any, Array]]:
         """By the kernel's derivative."""
@@ -102,7 +98,7 @@ class FactorView(View):
 
 def _layer_gradients(delta: Array, coefs: Array) -> Array:
     """B delta of every sample and output, shape (p, n, C)."""
-    n_outputs, _, q = delta.shape[1:]
+    n_outputs, q = delta.shape[1:]
     if n_outputs > 1:
-        return np.einsum("pq,ncq->pnc", coefs, delta[:, :, 0], optimize=True)
-    return np.einsum("pcq,nq->pnc", coefs.reshape(len(coefs), -1, q), delta[:, 0, 0], optimize=True)
+        return np.einsum("pq,ncq->pnc", coefs, delta, optimize=True)
+    return np.einsum("pcq,nq->pnc", coefs.reshape(len(coefs), -1, q), delta[:, 0], optimize=True)

@@ -73,19 +73,9 @@ _ADVICE = "Rescale X and y to unit variance, or use method='newton'."
 
 
 def _prediction(cp, design, coefs):
-    """A B as a cvxpy expression; the row weights and the centring are one constant matrix on the left."""
-    columns = []
-    for c in range(design.n_outputs):
-        column = 0
-        for layer, coef in zip(design.rows(slice(None)).layers, coefs, strict=True):
-            n, T, p = layer.h.shape
-            q = layer.delta.shape[3]
-            block = coef[:, c * q : (c + 1) * q] if design.outputs == "shared" else coef
-            delta = layer.delta[:, 0 if design.outputs == "shared" else c].reshape(n * T, q)
-            products = cp.sum(cp.multiply(layer.h.reshape(n * T, p) @ block, delta), axis=1)
-            column = column + np.kron(np.eye(n), np.ones((1, T))) @ products
-        columns.append(cp.reshape(column, (design.n_samples, 1), order="C"))
-    return design.to_rows(np.eye(design.n_samples)) @ cp.hstack(columns)
+    """A B as a cvxpy expression, by the dense matrix of A."""
+    stacked = cp.hstack([cp.reshape(coef, (coef.size,), order="C") for coef in coefs])
+    return cp.reshape(design.to_dense() @ stacked, (design.n_samples, design.n_outputs), order="C")
 
 
 def _cross_entropy(cp, problem, prediction):

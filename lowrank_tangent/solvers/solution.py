@@ -33,7 +33,7 @@ class Iteration(NamedTuple):
     stationarity: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Solution:
     """A point, and the certificate of this very point.
 

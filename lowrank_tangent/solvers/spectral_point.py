@@ -57,7 +57,7 @@ def _gram(matrix):
         return wide @ wide.T
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PrimalPoint:
     """Coefficients B, the loss at A B, and what gradient and Hessian products need of them."""
 
@@ -343,9 +343,8 @@ class PenaltyLine:
 
 def pair_factors(layer, spectrum, dtype, count=None):
     """a of shape (n, m), and b of shape (n, C, m), or of the `count` strongest directions alone."""
-    layer = layer.astype(dtype)
-    h, delta = layer.h[:, 0], layer.delta[:, 0, 0]
-    small, wide = (delta, h) if spectrum.transposed else (h, delta)
+    h, delta = layer.astype(dtype).outer
+    small, wide = (delta[:, 0], h) if spectrum.transposed else (h, delta[:, 0])
     rotated, size = spectrum.rotated[-count:] if count else spectrum.rotated, wide.shape[1]
     m = len(rotated)
     weights = rotated.reshape(m, -1, size).transpose(2, 1, 0).reshape(size, -1).astype(dtype)

@@ -19,7 +19,7 @@ _STRUCTURED_TOL = {"gap": 1e-14, "stationarity": 1e-10}
 _TINY = np.finfo(float).tiny
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EquivalenceReport:
     """The joint and the structured problem, side by side.
 

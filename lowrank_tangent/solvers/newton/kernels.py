@@ -10,7 +10,8 @@ import numpy as np
 from sklearn.utils import gen_batches
 
 from ...linalg.memory import physical_memory
-from ...operators import LayerFactors, TangentOperator
+from ...linalg.transforms import ProductTransform
+from ...operators import TangentOperator
 from .pairs import product
 
 #: Largest number of samples for which n × n kernels are formed, and the largest share of the memory that they may take.
@@ -26,6 +27,11 @@ def kernel_fits(design, others=0):
     kernels = len(design.layers) + 4 + others
     size = 4.0 * kernels * design.n_samples**2
     return not design.is_streamed and design.n_samples <= _KERNEL_SAMPLES and size <= _KERNEL_SHARE * physical_memory()
+
+
+def is_outer(layer):
+    """Whether the features of a layer are outer products of one output, whose two factors are known."""
+    return layer.n_outputs == 1 and layer.outer is not None
 
 
 class StretchedKernels:
@@ -76,7 +82,7 @@ class StretchedKernels:
             To be added, for one output.
         """
         design, mean = self._design, self._array("mean")
-        if any(layer.n_outputs > 1 or layer.n_positions > 1 for layer in design.layers):
+        if not all(is_outer(layer) for layer in design.layers):
             mean[:] = stretched(design, point).mean_gram()
             return mean
         np.copyto(mean, self.of_layers(range(len(design.layers)), point))
@@ -88,9 +94,8 @@ class StretchedKernels:
 
     def _factors(self, index, spectrum):
         """The factor that a layer stretches, stretched, its transpose, and the inner products of the other one."""
-        layer = self._design.layers[index].astype(self._design.dtype)
-        h, delta = layer.h[:, 0], layer.delta[:, 0, 0]
-        rows, others = (delta, h) if spectrum.transposed else (h, delta)
+        h, delta = self._design.layers[index].astype(self._design.dtype).outer
+        rows, others = (delta[:, 0], h) if spectrum.transposed else (h, delta[:, 0])
         if index not in self._unstretched:
             self._unstretched[index] = others @ others.T
         rows = rows @ stretch_root(rows.shape[1], spectrum).astype(rows.dtype)
@@ -110,17 +115,13 @@ def _row_blocks(kernel):
 
 def stretched(design, point):
     """The operator with the smaller side of every layer stretched (and rotated), the same for all outputs."""
-    stretches = [
-        stretch_root(layer.shape[spectrum.transposed], spectrum).astype(design.dtype)
-        for layer, spectrum in zip(design.layers, point.layers, strict=True)
-    ]
+    sides = []
+    for layer, spectrum in zip(design.layers, point.layers, strict=True):
+        stretch = ProductTransform(stretch_root(layer.shape[spectrum.transposed], spectrum).astype(design.dtype))
+        sides.append((None, stretch) if spectrum.transposed else (stretch, None))
 
     def change(layers):
-        for layer, spectrum, stretch in zip(layers, point.layers, stretches, strict=True):
-            if spectrum.transposed:
-                yield LayerFactors(layer.h, layer.delta @ stretch)
-            else:
-                yield LayerFactors(layer.h @ stretch, layer.delta)
+        return [layer.transformed(*pair) for layer, pair in zip(layers, sides, strict=True)]
 
     return design.mapped(change, keep_rows=True)
 
@@ -129,8 +130,7 @@ def output_kernels(design, point):
     """Kernel of the stretched features of one output of the network after the other; without what changes rows."""
     features = stretched(design, point).layers
     for c in range(design.n_outputs):
-        layers = [LayerFactors(layer.h, layer.delta[:, c : c + 1]) for layer in features]
-        yield TangentOperator(layers).with_precision(design.dtype).mean_gram()
+        yield TangentOperator(layer.output(c) for layer in features).with_precision(design.dtype).mean_gram()
 
 
 def stretch_root(size, spectrum):

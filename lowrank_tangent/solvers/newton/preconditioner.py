@@ -17,7 +17,7 @@ import numpy as np
 
 from ...linalg.cholesky import CholeskyFactor
 from .classwise import ClasswiseFactor, ConstrainedFactor
-from .kernels import kernel_fits, output_kernels, stretched
+from .kernels import is_outer, kernel_fits, output_kernels, stretched
 from .nystrom import NystromFactor
 from .pairs import MOST_DIRECTIONS, pair_kernels
 from .products import SystemProducts, skinny_cost, stretch_cost
@@ -84,7 +84,7 @@ class Preconditioner:
         elif kernel_fits(design):
             smaller = [min(shape) for shape in design.coef_shapes]
             sides = sum(smaller)
-            self._has_pairs = C == 1 and all(layer.n_positions == 1 for layer in design.layers)
+            self._has_pairs = C == 1 and all(is_outer(layer) for layer in design.layers)
             self._factor_at, solve_cost = self._kernel, skinny_cost(n, C)
             self.renewal_cost = self.metric_cost = stretch_cost(n, sides) + n**2 * (n / 3 + _CHOLESKY_ENTRY)
             self.descent_cost = self.products.factor_cost + solve_cost + _CALL_OVERHEAD
@@ -283,30 +283,17 @@ def _system_kernel(point):
 
 def _pair_features(design, layer, spectrum):
     """Rows √(2Γ) ∘ sym(Uᵀ Φ Gᵀ U), one a sample and output, upper triangle with off-diagonal entries counted twice."""
+    left, right = spectrum.basis, spectrum.rotated.T
     if spectrum.transposed:
-        on_h, on_delta = spectrum.rotated.T, spectrum.basis
-    else:
-        on_h, on_delta = spectrum.basis, spectrum.rotated.T
-    q, m = layer.shape[1], on_h.shape[1]
-    C = design.n_outputs
-    h = np.repeat(layer.h, C, axis=0) @ on_h
-    if design.outputs == "shared":
-        delta = np.einsum("ntq,cqm->nctm", layer.delta[:, 0], on_delta.reshape(C, q, m), optimize=True)
-    else:
-        delta = layer.delta @ on_delta
-    # Pairs along the first axis, so that every operation below runs over contiguous memory.
-    h, delta = (np.ascontiguousarray(np.moveaxis(x.reshape(len(h), -1, m), 0, -1)) for x in (h, delta))
-    pairs = np.zeros((m * (m + 1) // 2, h.shape[2]))
-    start = 0
-    for i in range(m):
-        part = pairs[start : start + m - i]
-        for h_t, delta_t in zip(h, delta, strict=True):
-            part += h_t[i] * delta_t[i:] + h_t[i:] * delta_t[i]
-        weight = np.sqrt(spectrum.differences[i, i:])
-        weight[0] *= np.sqrt(0.5)
-        part *= weight[:, None]
-        start += m - i
-    rows = pairs.T
+        left, right = right, left
+    projected = layer.projected(left, right, design.n_outputs)
+    i, j = np.triu_indices(len(projected))
+    pairs = projected[i, j]
+    pairs += projected[j, i]
+    weights = np.sqrt(spectrum.differences[i, j])
+    weights[i == j] *= np.sqrt(0.5)
+    pairs *= weights[:, None, None]
+    rows = pairs.reshape(len(pairs), -1).T
     if design.changes_rows:
         rows = design.to_rows(rows.reshape(design.n_samples, -1)).reshape(rows.shape)
     return rows

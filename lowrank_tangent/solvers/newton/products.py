@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...operators import TangentOperator
-from .kernels import StretchedKernels, kernel_fits
+from .kernels import StretchedKernels, is_outer, kernel_fits
 
 #: Products that a kernel of stretched features serves, about.
 _PRODUCTS = 8
@@ -67,10 +67,7 @@ class SystemProducts:
         self._problem = problem
         design = problem.design
         n, C = design.n_samples, design.n_outputs
-        by_kernel = [
-            layer.n_outputs == layer.n_positions == 1 and (C == 1 or layer.shape[0] <= C * layer.shape[1])
-            for layer in design.layers
-        ]
+        by_kernel = [is_outer(layer) and (C == 1 or layer.shape[0] <= C * layer.shape[1]) for layer in design.layers]
         sizes = [p * q for p, q in (layer.shape for layer in design.layers)]
         copies = _SMALL * (C if design.outputs == "shared" else 1)
         costs = [4 * n * copies * layer.n_positions * size for layer, size in zip(design.layers, sizes, strict=True)]
@@ -98,8 +95,7 @@ class SystemProducts:
         self.kernels = StretchedKernels(design)
         self.rest = design
         if self.by_kernel:
-            rest = [design.layers[index] for index in self.by_factors]
-            self.rest = design.mapped(lambda _: rest, keep_rows=True) if rest else None
+            self.rest = design.some_layers(self.by_factors)
 
     @property
     def is_single(self):

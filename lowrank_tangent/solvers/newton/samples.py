@@ -44,8 +44,7 @@ class SampledDesign:
     def __init__(self, design, indices):
         self._design = design
         self._sampled = {index: SampledLayer(design.layers[index], design.n_outputs) for index in indices}
-        rest = [layer for index, layer in enumerate(design.layers) if index not in self._sampled]
-        self._rest = design.mapped(lambda _: rest, keep_rows=True) if rest else None
+        self._rest = design.some_layers([index for index in range(len(design.layers)) if index not in self._sampled])
         self.dtype = design.dtype
 
     @classmethod
@@ -106,8 +105,8 @@ class SampledLayer:
     """What the samples say of one layer: h of shape (n, p), δ of shape (n, q) and K = δ δᵀ."""
 
     def __init__(self, factors, n_outputs):
-        self.h = factors.h[:, 0].astype(np.float64, copy=False)
-        self.delta = factors.delta[:, 0, 0].astype(np.float64, copy=False)
+        self.h, delta = factors.astype(np.float64).outer
+        self.delta = delta[:, 0]
         self.kernel = self.delta @ self.delta.T
         self.shape = self.h.shape[1], n_outputs * self.delta.shape[1]
         self._n_outputs = n_outputs
@@ -209,7 +208,7 @@ class SampledSpectrum(Spectrum):
         """a = Uᵀ h of shape (n, p), and b = Uᵀ Θ δ of shape (n, C, p)."""
         basis = self.basis.astype(dtype)
         weights = (self.basis / self.stretch**2).astype(dtype)
-        return factors.h[:, 0].astype(dtype, copy=False) @ basis, _times(self.coef.responses.astype(dtype), weights)
+        return factors.astype(dtype).outer[0] @ basis, _times(self.coef.responses.astype(dtype), weights)
 
     def along(self, change):
         """B dBᵀ and dB dBᵀ."""
