@@ -5,9 +5,41 @@ from __future__ import annotations
 from numbers import Real
 
 import numpy as np
+from sklearn.utils import check_random_state
+
+from ._types import RandomState
 
 #: The largest target may be this small and this large: an objective of its squares is far from the ends of floats.
 _TARGET_RANGE = 1e-100, 1e100
+
+
+def generator(random_state: RandomState) -> np.random.Generator:
+    """What draws: of the same integer the same everywhere, whether a network, features or an estimator get it.
+
+    Parameters
+    ----------
+    random_state : None, int, numpy.random.RandomState or numpy.random.Generator
+        A generator is taken as it is; so the next draw goes on where the last ended. None is NumPy's global state, as
+        everywhere in scikit-learn.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    return (
+        random_state
+        if isinstance(random_state, np.random.Generator)
+        else np.random.default_rng(draw_seed(random_state))
+    )
+
+
+def draw_seed(random_state: RandomState) -> int:
+    """An integer for `generator`, drawn from any kind of random state; errors as there."""
+    largest = np.iinfo(np.int32).max
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(largest))
+    return int(check_random_state(random_state).randint(largest))
 
 
 def check_number(value, name, positive):

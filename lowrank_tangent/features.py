@@ -30,7 +30,8 @@ class TangentFeatures:
         "shared": the network has one output and every target its own coefficients. "network": the network
         has as many outputs as there are targets, with one set of coefficients. At infinite width the outputs of a
         network share nothing, which is what "shared" stands for.
-    random_state : int, RandomState or None
+    random_state : None, int, numpy.random.RandomState or numpy.random.Generator
+        Draws the weights, the same that an estimator of the same integer has.
     layers : sequence of int, optional
         Layers whose features are used, 0 for the first; all by default.
     layer_weights : sequence of float > 0, optional

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 from ..features import TangentFeatures
 from ..penalties import ScaledPenalty, get_penalty
@@ -65,7 +64,7 @@ def _outcomes_at_finite_width(network, move, data, X_test, penalty, fit_intercep
     """The same by the features themselves."""
     X, targets, sample_weight = data
     total = targets.size if sample_weight is None else sample_weight.sum() * targets.shape[1]
-    features = TangentFeatures(network, "shared", check_random_state(seed)).fit(X, targets.shape[1], sample_weight)
+    features = TangentFeatures(network, "shared", seed).fit(X, targets.shape[1], sample_weight)
     relinearisation = Relinearisation(features, *move)
     while True:
         features = relinearisation.features

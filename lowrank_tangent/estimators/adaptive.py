@@ -137,7 +137,7 @@ class AdaptiveTangentRegressor(TangentRegressor, AdaptiveTangentModel):
         1 shows a progress bar with the duality gap.
     n_init : int, default=1
         Starting points that are tried for a penalty that is not convex; the lowest objective is kept.
-    random_state : int, RandomState or None, default=None
+    random_state : int, RandomState, Generator or None, default=None
         Draws the initial weights and the starting points.
     dtype : {np.float64, np.float32}, default=np.float64
         Precision of X, weights and features. Single precision halves their memory, and the certificate is computed in
@@ -262,7 +262,7 @@ class AdaptiveTangentClassifier(TangentClassifier, AdaptiveTangentModel):
         1 shows a progress bar with the duality gap.
     n_init : int, default=1
         Starting points that are tried for a penalty that is not convex; the lowest objective is kept.
-    random_state : int, RandomState or None, default=None
+    random_state : int, RandomState, Generator or None, default=None
         Draws the initial weights and the starting points.
     dtype : {np.float64, np.float32}, default=np.float64
         Precision of X, weights and features. Single precision halves their memory, and the certificate is computed in

@@ -18,10 +18,10 @@ import numpy as np
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import check_cv
-from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
-from .._checks import check_number, check_sample_weight
+from .._checks import check_number, check_sample_weight, draw_seed
 from ..choice import screening
 from ..choice.folds import Chain, Samples, errors_of_chains
 from ..choice.rule import judge
@@ -111,7 +111,7 @@ class _ChosenModel(InputTransformer):
         networks, max_rounds = self._grid(targets, sample_weight)
         y = self._as_given(targets)
         splits = self._splits(X, y, groups)
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        seed = draw_seed(self.random_state)
         chains = [
             Chain(network, move, max_rounds)
             for network, moves in networks
@@ -331,7 +331,7 @@ class AdaptiveTangentRegressorCV(_ChosenModel, TangentRegressor, BaseEstimator):
         Processes, by joblib; each takes one network with one metric and adaptivity at a time, in all folds.
     verbose : int, default=0
         1 shows a progress bar. The number of fits is logged before they start, at level INFO.
-    random_state : int, RandomState or None, default=None
+    random_state : int, RandomState, Generator or None, default=None
         Draws the initial weights of networks of finite width, the same for every fold.
 
     Attributes

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..adaptation import adapt
@@ -35,7 +35,7 @@ class TangentModel:
         features = TangentFeatures(
             network,
             self.outputs,
-            check_random_state(self.random_state),
+            self.random_state,
             self.layers,
             self.layer_weights,
             self.dtype,

@@ -97,7 +97,7 @@ class TangentRidge(TangentRegressor, TangentRidgeModel):
         Relative duality gap that the solution is certified to.
     fit_intercept : bool, default=True
         Adds an unpenalised constant for every output.
-    random_state : int, RandomState or None, default=None
+    random_state : int, RandomState, Generator or None, default=None
         Draws the initial weights.
     dtype : {np.float64, np.float32}, default=np.float64
         Precision of X, weights and features. Single precision halves their memory, and the certificate is computed in
@@ -179,7 +179,7 @@ class TangentRidgeClassifier(TangentClassifier, TangentRidgeModel):
         Relative duality gap that the solution is certified to.
     fit_intercept : bool, default=True
         Adds an unpenalised constant for every output.
-    random_state : int, RandomState or None, default=None
+    random_state : int, RandomState, Generator or None, default=None
         Draws the initial weights.
     dtype : {np.float64, np.float32}, default=np.float64
         Precision of X, weights and features. Single precision halves their memory, and the certificate is computed in

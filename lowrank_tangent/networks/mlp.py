@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.special import erf, ndtr
 
+from .._checks import generator
 from .._types import Array, Coefs, RandomState
 from ..linalg.transforms import ProductTransform
 from ..operators.layers import LayerFactors
@@ -151,10 +152,7 @@ class MLP(Network):
         list of ndarray, one per layer, shape (fan-in + 1, units) with biases, (fan-in, units) without
         """
         sizes = (n_features, *self.hidden_layer_sizes, n_outputs)
-        if isinstance(random_state, np.random.RandomState):
-            # Generators draw faster and are independent of scikit-learn's legacy stream.
-            random_state = random_state.randint(np.iinfo(np.int32).max)
-        rng = np.random.default_rng(random_state)
+        rng = generator(random_state)
         weights = []
         for fan_in, units in itertools.pairwise(sizes):
             weight = rng.standard_normal((fan_in + bool(self.bias), units))

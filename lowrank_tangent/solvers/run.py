@@ -8,9 +8,8 @@ from dataclasses import replace
 from numbers import Integral
 
 import numpy as np
-from sklearn.utils import check_random_state
 
-from .._checks import check_number
+from .._checks import check_number, draw_seed, generator
 from ..problem import StructuredRegression
 from .registry import capable, choose
 from .reweighted import random_start
@@ -64,7 +63,7 @@ def solve(
         Starting points that are tried for a penalty that is not convex: `warm_start` or ridge regression, then random
         ones. The solution with the lowest objective is kept, of those that meet the constraint of
         ``loss="interpolation"`` to `tol` or else are nearest to it.
-    random_state : int, RandomState or None, default=None
+    random_state : int, RandomState, Generator or None, default=None
         Draws the random starting points.
 
     Returns
@@ -105,7 +104,8 @@ def solve(
     reduced, expand, compress = problem.reduced()
     starts = [None if warm_start is None else _starting_point(warm_start, problem, compress)]
     if not problem.spectral.is_convex:
-        rng = check_random_state(random_state)
+        # Not the numbers that the same seed gave to the weights of a network.
+        rng = generator(draw_seed(generator(random_state)))
         starts += [(random_start(reduced, rng), None) for _ in range(n_init - 1)]
     solutions = []
     for start in starts:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.utils import check_random_state
 
-from .._checks import check_number
+from .._checks import check_number, generator
 from ..adaptation import adapt
 from ..problem import StructuredRegression
 from ..solvers import Monitor, solve
@@ -107,7 +106,7 @@ def verify_equivalence(problem, n_starts=1, scale=1.0, max_iter=20_000, random_s
         Spectral norm of N, about.
     max_iter : int, default=20000
         Of the joint problem, for every start.
-    random_state : int, RandomState or None, default=None
+    random_state : int, RandomState, Generator or None, default=None
 
     Returns
     -------
@@ -136,7 +135,7 @@ def verify_equivalence(problem, n_starts=1, scale=1.0, max_iter=20_000, random_s
     scale = check_number(scale, "scale", positive=True)
     if n_starts < 1:
         raise ValueError(f"n_starts must be an integer >= 1; got {n_starts!r}.")
-    rng = check_random_state(random_state)
+    rng = generator(random_state)
     problem, _, _ = problem.reduced()
     solution = solve(problem, tol=_STRUCTURED_TOL["gap" if problem.spectral.is_convex else "stationarity"])
     joint = JointProblem(problem)
