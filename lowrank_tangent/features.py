@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
+from collections.abc import Iterator, Sequence
 from numbers import Integral
+from typing import Any, Literal
 
 import numpy as np
-from sklearn.utils import check_scalar
+import numpy.typing as npt
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import check_array, check_scalar
 
-from .networks import MLP
+from ._checks import check_sample_weight
+from ._types import Array, ArrayLike, Coefs, RandomState
+from .networks import MLP, Network
 from .networks.base import as_network
-from .operators import StreamedOperator, TangentOperator
+from .networks.infinite import Tangent
+from .operators import Layer, StreamedOperator, TangentOperator
 
 #: Bytes of factors that one batch of rows may take when predictions are computed.
 _BATCH_BYTES = 2**26
@@ -51,7 +59,7 @@ class TangentFeatures:
         their factors.
     scale_ : float
         Every feature is multiplied by this, so that the mean diagonal of K0 over the fitted samples is 1.
-    n_outputs_ : int
+    n_outputs_, n_features_in_ : int
 
     Examples
     --------
@@ -66,14 +74,14 @@ class TangentFeatures:
 
     def __init__(
         self,
-        network=None,
-        outputs="shared",
-        random_state=None,
-        layers=None,
-        layer_weights=None,
-        dtype=np.float64,
-        batch_size=None,
-    ):
+        network: Network | None = None,
+        outputs: Literal["shared", "network"] = "shared",
+        random_state: RandomState = None,
+        layers: Sequence[int] | None = None,
+        layer_weights: Sequence[float] | None = None,
+        dtype: npt.DTypeLike = np.float64,
+        batch_size: int | None = None,
+    ) -> None:
         if outputs not in ("shared", "network"):
             raise ValueError(f"outputs must be 'shared' or 'network'; got {outputs!r}.")
         self.network = MLP() if network is None else as_network(network)
@@ -84,32 +92,37 @@ class TangentFeatures:
         self.dtype = check_dtype(dtype)
         self.batch_size = None if batch_size is None else check_scalar(batch_size, "batch_size", Integral, min_val=1)
 
-    def fit(self, X, n_outputs=1, sample_weight=None):
+    def fit(self, X: ArrayLike, n_outputs: int = 1, sample_weight: ArrayLike | None = None) -> TangentFeatures:
         """Draw the weights (take the training points at infinite width) and set the scale.
 
         Parameters
         ----------
-        X : ndarray of shape (n, n_features)
+        X : array of shape (n, n_features)
         n_outputs : int, default=1
-        sample_weight : ndarray of shape (n,), optional
+        sample_weight : array of shape (n,), optional
             Weights of the mean diagonal.
 
         Returns
         -------
         TangentFeatures
+            These features themselves; a fit that fails leaves them as they were.
 
         Raises
         ------
-        ValueError
-            If the features overflow, or vanish for every sample; for several outputs of "network" at infinite width.
+        ValueError, TypeError
+            For samples that are no finite numbers, or none; if the features overflow, or vanish for every sample; for
+            several outputs of "network" at infinite width.
+        MemoryError
+            For more samples than fit into memory at infinite width.
         """
-        self.n_outputs_ = n_outputs
-        network_outputs = n_outputs if self.outputs == "network" else 1
-        state = self.network.initialise(X.shape[1], network_outputs, self.random_state)
-        self.weights_ = self.network.with_precision(state, self.dtype)
-        return self._set(X, sample_weight)
+        X = self._checked(X)
+        n_outputs = check_scalar(n_outputs, "n_outputs", Integral, min_val=1)
+        state = self.network.initialise(X.shape[1], n_outputs if self.outputs == "network" else 1, self.random_state)
+        return self._become(self._with(self.network.with_precision(state, self.dtype), n_outputs, X, sample_weight))
 
-    def continuing(self, last, X, sample_weight=None):
+    def continuing(
+        self, last: TangentFeatures, X: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> TangentFeatures:
         """Fit with the weights of other features of the same network.
 
         Parameters
@@ -124,10 +137,9 @@ class TangentFeatures:
         -------
         TangentFeatures
         """
-        self.n_outputs_, self.weights_ = last.n_outputs_, last.weights_
-        return self._set(X, sample_weight)
+        return self._become(self._with(last.weights_, last.n_outputs_, self._checked(X), sample_weight))
 
-    def relinearised(self, network, X, sample_weight=None):
+    def relinearised(self, network: Network, X: ArrayLike, sample_weight: ArrayLike | None = None) -> TangentFeatures:
         """The features of another network with the same initial weights.
 
         Parameters
@@ -148,14 +160,25 @@ class TangentFeatures:
         """
         other = copy.copy(self)
         other.network = network
-        return other._set(X, sample_weight)
+        return other._with(self.weights_, self.n_outputs_, self._checked(X), sample_weight)
 
-    def _set(self, X, sample_weight):
-        """Take the training points where the network needs them, and set the scale."""
+    def _become(self, fitted: TangentFeatures) -> TangentFeatures:
+        """Take over what was fitted, all of it at once."""
+        vars(self).update(vars(fitted))
+        return self
+
+    def _with(self, state: Any, n_outputs: int, X: Array, sample_weight: ArrayLike | None) -> TangentFeatures:
+        """Features with a state, which has seen the training points if the network needs them, and their scale."""
+        fitted = copy.copy(self)
+        fitted.weights_ = self.network.anchored(state, X)
+        fitted.n_outputs_, fitted.n_features_in_ = n_outputs, X.shape[1]
+        fitted._set_scale(X, check_sample_weight(sample_weight, len(X)))
+        return fitted
+
+    def _set_scale(self, X: Array, sample_weight: Array | None) -> None:
         self.layers_ = _check_layers(self.layers, self.network.n_layers)
         self._roots = [math.sqrt(weight) for weight in _check_layer_weights(self.layer_weights, len(self.layers_))]
         self.scale_ = 1.0
-        self.weights_ = self.network.anchored(self.weights_, self._as_seen(X))
         shapes = [(layer.n_positions, *layer.shape) for layer in self._factors(X[:1])]
         self._row_floats = sum(n_positions * (p + q * self.n_outputs_) for n_positions, p, q in shapes)
         # Factors of all training points at once are those that anchors have.
@@ -163,50 +186,76 @@ class TangentFeatures:
         with np.errstate(over="ignore", invalid="ignore"):
             diagonal = [self._stored(batch).diagonal() for batch in batches]
         mean = np.average(np.concatenate(diagonal).mean(axis=1), weights=sample_weight)
+        reach = f"the values of X reach {np.abs(X).max():.3g}"
         if not np.isfinite(mean):
-            raise ValueError(f"the tangent features overflow: {_range_of(X)}. Standardise X first.")
+            raise ValueError(
+                f"the tangent features overflow: {reach}. Standardise X first, and take a bias of about 1, if any."
+            )
         if mean == 0.0:
             raise ValueError(
-                f"the tangent features vanish for every sample: {_range_of(X)}. Standardise X, or use bias=True "
+                f"the tangent features vanish for every sample: {reach}. Standardise X, or use bias=True "
                 "or another activation."
             )
         self.scale_ = 1.0 / math.sqrt(mean)
-        return self
 
-    def serves(self, X):
+    def serves(self, X: Array) -> bool:
         """Whether these features, fitted before, are those of other training data too."""
         return self.network.serves(self.weights_, X)
 
-    def operator(self, X):
+    def operator(self, X: ArrayLike) -> TangentOperator:
         """The tangent operator of some samples.
 
         Parameters
         ----------
-        X : ndarray of shape (n, n_features)
+        X : array of shape (n, n_features)
 
         Returns
         -------
         TangentOperator
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            For samples that are no finite numbers, none, or with another number of features.
         """
+        X = self._checked_as_fitted(X)
         if self.batch_size is None or len(X) <= self.batch_size:
             return self._stored(X)
         return StreamedOperator(
-            lambda rows: self._factors(X[rows]), len(X), self.batch_size, self.outputs, self._n_copies
+            functools.partial(self._factors_of_rows, X), len(X), self.batch_size, self.outputs, self._n_copies
         )
 
-    def predict(self, X, coefs):
-        """A B for many samples, in batches of bounded memory and the precision of the features; shape (n, C)."""
+    def predict(self, X: ArrayLike, coefs: Coefs) -> Array:
+        """A B for many samples, in batches of bounded memory and the precision of the features.
+
+        Parameters
+        ----------
+        X : array of shape (n, n_features)
+        coefs : list of ndarray, one per used layer
+
+        Returns
+        -------
+        ndarray of shape (n, C)
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            As for `operator`.
+        """
+        X = self._checked_as_fitted(X)
         batches = (self._stored(batch).with_precision(self.dtype) for batch in self._batches(X))
         return np.concatenate([operator.matvec(coefs) for operator in batches])
 
-    def _stored(self, X):
+    def _stored(self, X: Array) -> TangentOperator:
         return TangentOperator(self._factors(X), self.outputs, self._n_copies)
 
     @property
-    def _n_copies(self):
+    def _n_copies(self) -> int | None:
         return self.n_outputs_ if self.outputs == "shared" else None
 
-    def input_gradients(self, coefs):
+    def input_gradients(self, coefs: Coefs) -> Array:
         """Gradients of A B with respect to the network's inputs at the training points, at infinite width.
 
         Parameters
@@ -225,7 +274,7 @@ class TangentFeatures:
             outputs.append(self.network.input_gradients(self.weights_, blocks))
         return np.stack(outputs, axis=-1)
 
-    def tangent(self):
+    def tangent(self) -> tuple[Array, Tangent]:
         """Training points as the network sees them, and their kernel with its slopes, at infinite width.
 
         Returns
@@ -237,27 +286,44 @@ class TangentFeatures:
         weights[self.layers_] = np.square(self._roots) * self.scale_**2
         return self.weights_.X, self.network.tangent(self.weights_.X, weights)
 
-    def _factors(self, X):
+    def _factors_of_rows(self, X: Array, rows: Any) -> list[Layer]:
+        return self._factors(X[rows])
+
+    def _factors(self, X: Array) -> list[Layer]:
+        """The used layers of some samples, scaled."""
         with np.errstate(over="ignore", invalid="ignore"):
-            layers = self.network.layers(self.weights_, self._as_seen(X))
+            layers = self.network.layers(self.weights_, X)
         return [
             layers[layer].scaled(self.scale_ * root).astype(self.dtype)
             for layer, root in zip(self.layers_, self._roots, strict=True)
         ]
 
-    def _as_seen(self, X):
-        """Samples in the precision that the network computes in.
+    def _checked(self, X: ArrayLike) -> Array:
+        """Samples as an array, in the precision that the network computes in.
 
         At infinite width factors come from a Cholesky factorisation, which single precision is not enough for.
         """
-        return X.astype(np.float64 if self.network.is_infinite else self.dtype, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):  # the check says it
+            return check_array(X, dtype=np.float64 if self.network.is_infinite else self.dtype, input_name="X")
 
-    def _batches(self, X):
+    def _checked_as_fitted(self, X: ArrayLike) -> Array:
+        if not hasattr(self, "scale_"):
+            raise NotFittedError("these features are not fitted yet: call fit(X) first.")
+        X = self._checked(X)
+        if X.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {X.shape[1]} features, and these tangent features were fitted on {self.n_features_in_}."
+            )
+        return X
+
+    def _batches(self, X: Array) -> Iterator[Array]:
         rows = max(1, _BATCH_BYTES // (8 * self._row_floats))
+        if self.batch_size is not None:
+            rows = min(rows, self.batch_size)
         return (X[start : start + rows] for start in range(0, len(X), rows))
 
 
-def check_dtype(dtype):
+def check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     """Single or double precision as a dtype."""
     try:
         checked = np.dtype(dtype)
@@ -268,7 +334,7 @@ def check_dtype(dtype):
     return checked
 
 
-def _check_layers(layers, depth):
+def _check_layers(layers: Sequence[int] | None, depth: int) -> list[int]:
     """Indices of the layers that are used."""
     if layers is None:
         return list(range(depth))
@@ -281,7 +347,7 @@ def _check_layers(layers, depth):
     return [int(i) for i in indices]
 
 
-def _check_layer_weights(weights, count):
+def _check_layer_weights(weights: Sequence[float] | None, count: int) -> Array:
     """Weights of the used layers as a float array."""
     if weights is None:
         return np.ones(count)
@@ -289,7 +355,3 @@ def _check_layer_weights(weights, count):
     if values.dtype.kind not in "fiu" or values.shape != (count,) or not (np.isfinite(values) & (values > 0)).all():
         raise ValueError(f"layer_weights must be {count} finite numbers > 0, one for each used layer; got {weights!r}.")
     return values.astype(np.float64)
-
-
-def _range_of(X):
-    return f"the values of X reach {np.abs(X).max():.3g}"

@@ -142,7 +142,7 @@ def test_it_is_for_several_classes_that_are_worth_it(rng, monkeypatch):
     assert isinstance(renewed(3), ClasswiseFactor)
     assert not isinstance(renewed(1), ClasswiseFactor)
     with monkeypatch.context() as patch:  # memory for the kernels of the layers, but not for one a class
-        patch.setattr(_kernels, "physical_memory", lambda: 50_000)
+        patch.setattr(_kernels, "available_memory", lambda: 50_000)
         assert not isinstance(renewed(3), ClasswiseFactor)
     monkeypatch.setattr(_preconditioner, "_CLASSWISE_PRODUCTS", 0)
     assert not isinstance(renewed(3), ClasswiseFactor)

@@ -185,20 +185,19 @@ def as_network(network: Any) -> Network:
     return network
 
 
-def factors_of(pairs: Iterable[tuple[Array, Array]], X: Array) -> list[LayerFactors]:
-    """Pairs (h, delta) of samples X as factors.
-
-    Raises
-    ------
-    ValueError
-        If they overflow.
-    """
+def factors_of(pairs: Iterable[tuple[Array, Array]], X: Array, bias: float) -> list[LayerFactors]:
+    """Pairs (h, delta) of samples X as factors; ValueError if they overflow."""
     pairs = list(pairs)
     try:
         return [LayerFactors(h, delta) for h, delta in pairs]
     except ValueError:
         if all(np.isfinite(h).all() and np.isfinite(delta).all() for h, delta in pairs):
             raise
-        raise ValueError(
-            f"the tangent features overflow: the values of X reach {np.abs(X).max():.3g}. Standardise X first."
-        ) from None
+        raise ValueError(f"the tangent features overflow: {cause_of_overflow(X, bias)}") from None
+
+
+def cause_of_overflow(X: Array, bias: float) -> str:
+    """The end of a message."""
+    return (
+        f"the values of X reach {np.abs(X).max():.3g}. Standardise X first, and take a bias of about 1; it is {bias!r}."
+    )

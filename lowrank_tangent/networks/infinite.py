@@ -25,9 +25,10 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from .._types import Array, RandomState
+from ..linalg.memory import check_fits_in_memory
 from ..linalg.transforms import ProductTransform
 from ..operators.layers import LayerFactors
-from .base import Network, factors_of
+from .base import Network, cause_of_overflow, factors_of
 from .moments import ERF, RELU, layer_derivatives, layer_moments, samples_by_layer, tangent_kernel, tangent_slopes
 from .stretched import StretchedInputs
 
@@ -37,6 +38,10 @@ _EPS = np.finfo(float).eps
 ACTIVATIONS = {"relu": RELU, "erf": ERF}
 #: A singular matrix is given 10, 100, … times its rounding; more decades than this, and something else is wrong.
 _MAX_DECADES = 8
+_REMEDY = (
+    "Use fewer samples, or a network of finite width, such as hidden_layer_sizes=(512,) with batch_size=1000, or "
+    "widths=(512,) to choose from: its memory grows with the number of samples, not with the square."
+)
 
 
 @dataclass(frozen=True)
@@ -161,7 +166,7 @@ class InfiniteMLP(Network):
 
     def layers(self, anchors: Anchors, X: Array) -> list[LayerFactors]:
         """Tangent features of samples, one `LayerFactors` a layer, see `factors`."""
-        return factors_of(self.factors(anchors, X), X)
+        return factors_of(self.factors(anchors, X), X, self.bias)
 
     def layer_products(self, X, Y=None):
         """Inner products of the layer inputs and of the gradients of two sets of samples.
@@ -183,6 +188,7 @@ class InfiniteMLP(Network):
             For shapes that do not fit; if the values of X overflow; for ReLU without a bias, if a sample is zero: it
             has no direction.
         """
+        self._check_memory(len(X), len(X if Y is None else Y), 3 * self.n_layers - 1)
         inputs, slopes = self._moments(*self._covariances(X, Y))
         gradients = [np.ones_like(inputs[0])]
         for slope in slopes[::-1]:
@@ -191,6 +197,7 @@ class InfiniteMLP(Network):
 
     def kernel(self, X, Y=None):
         """Neural tangent kernel, shape (n, n'); arguments and errors as for `layer_products`."""
+        self._check_memory(len(X), len(X if Y is None else Y), 2)
         covariances, (roots, _), (others, _) = self._covariances(X, Y)
         return tangent_kernel(ACTIVATIONS[self.activation], covariances, roots, others)
 
@@ -209,6 +216,7 @@ class InfiniteMLP(Network):
         inputs, gradients : lists of pairs (along, radial), ndarrays of shape (n, n), one per layer
             Of Σ_l = ⟨h, h'⟩ and of ⟨delta, delta'⟩, from the first layer to the last.
         """
+        self._check_memory(len(X), len(X), 8 * self.n_layers)
         covariances, own, _ = self._covariances(X)
         inputs, slopes = self._moments(covariances, own, own)
         n, p = X.shape
@@ -243,6 +251,7 @@ class InfiniteMLP(Network):
         -------
         Tangent
         """
+        self._check_memory(len(X), len(X), 5)
         covariances, own, _ = self._covariances(X)
         weights = np.ones(self.n_layers) if layer_weights is None else np.array(layer_weights, dtype=float)
         found = tangent_slopes(ACTIVATIONS[self.activation], covariances, *own, 1.0 / X.shape[1], weights)
@@ -262,6 +271,8 @@ class InfiniteMLP(Network):
         -------
         Anchors
         """
+        # Two products and two factors of every hidden layer, and what computing them takes.
+        self._check_memory(len(X), len(X), 4 * self.n_layers)
         inputs, gradients = self.layer_products(X)
         pairs = [_factorise(matrix) for matrix in (*inputs[1:], *gradients[:-1])]
         jitter = max(share for _, share in pairs)
@@ -333,6 +344,17 @@ class InfiniteMLP(Network):
         """Factor of the first layer's input in the forward pass."""
         return 1.0 / math.sqrt(fan_in)
 
+    @property
+    def _bias_square(self) -> float:
+        """b², infinity where a power would raise an error."""
+        return float(self.bias) * float(self.bias)
+
+    def _check_memory(self, n: int, other: int, count: int) -> None:
+        """Refuse samples whose matrices, so many at a time, this process cannot hold."""
+        check_fits_in_memory(
+            (count, n, other), f"the matrices of {n} samples of a network of infinite width", remedy=_REMEDY
+        )
+
     def _covariances(self, X, Y=None):
         """Σ_0 of two sets of samples, and what the samples of each have by themselves (`samples_by_layer`)."""
         Y = X if Y is None else Y
@@ -343,7 +365,7 @@ class InfiniteMLP(Network):
             )
         activation, growth = ACTIVATIONS[self.activation], 2.0 / X.shape[1]
         variances, others = self._variances(X), self._variances(Y)
-        covariances = (X @ Y.T + float(self.bias) ** 2) / X.shape[1]
+        covariances = (X @ Y.T + self._bias_square) / X.shape[1]
         own = samples_by_layer(activation, variances, growth, self.depth)
         if X is Y:
             # Of a sample with itself there is no angle to round.
@@ -363,9 +385,9 @@ class InfiniteMLP(Network):
     def _variances(self, X):
         """Diagonal of Σ_0."""
         with np.errstate(over="ignore"):
-            variances = (np.einsum("np,np->n", X, X) + float(self.bias) ** 2) / X.shape[1]
+            variances = (np.einsum("np,np->n", X, X) + self._bias_square) / X.shape[1]
         if not np.isfinite(variances).all():
-            raise ValueError(f"the kernel overflows: the values of X reach {np.abs(X).max():.3g}. Standardise X first.")
+            raise ValueError(f"the kernel overflows: {cause_of_overflow(X, self.bias)}")
         zero = np.flatnonzero(variances == 0.0)
         if self.activation == "relu" and zero.size:
             raise ValueError(

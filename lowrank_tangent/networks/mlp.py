@@ -217,7 +217,7 @@ class MLP(Network):
 
     def layers(self, weights: Coefs, X: Array) -> list[LayerFactors]:
         """Tangent features of samples, one `LayerFactors` a layer."""
-        return factors_of(self.factors(weights, X), X)
+        return factors_of(self.factors(weights, X), X, self.bias)
 
     def outputs(self, weights: Coefs, X: Array) -> Array:
         """Outputs of the network, shape (n, n_outputs)."""

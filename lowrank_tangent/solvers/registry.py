@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..linalg.memory import physical_memory
+from ..linalg.memory import available_memory
 from .bilinear import interpolate_bilinear, solve_bilinear
 from .interpolation import by_multipliers
 from .newton import solve_newton
@@ -75,7 +75,7 @@ def _usual(problem):
         return "newton"
     design = problem.design
     rows = design.n_samples * (1 if design.outputs == "shared" else design.n_outputs)
-    return "ridge" if 8.0 * rows**2 <= _KERNEL_SHARE * physical_memory() else "newton"
+    return "ridge" if 8.0 * rows**2 <= _KERNEL_SHARE * available_memory() else "newton"
 
 
 def capable(method, problem):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import gen_batches
 
-from ...linalg.memory import physical_memory
+from ...linalg.memory import available_memory
 from ...linalg.transforms import ProductTransform
 from ...operators import TangentOperator
 from .pairs import product
@@ -26,7 +26,7 @@ def kernel_fits(design, others=0):
     """Whether the n × n kernels of every layer, some of their sums and so many others are to be formed at all."""
     kernels = len(design.layers) + 4 + others
     size = 4.0 * kernels * design.n_samples**2
-    return not design.is_streamed and design.n_samples <= _KERNEL_SAMPLES and size <= _KERNEL_SHARE * physical_memory()
+    return not design.is_streamed and design.n_samples <= _KERNEL_SAMPLES and size <= _KERNEL_SHARE * available_memory()
 
 
 def is_outer(layer):
