@@ -222,7 +222,7 @@ class StructuredRegression:
 
     def project(self, dual):
         """A dual point in the domain of the loss's conjugate, made of an array of shape (n, C)."""
-        return self.loss.project(self.target, self.design.project(dual))
+        return self.loss.nearest_dual(self.target, self.design.project(dual))
 
     def primal_of(self, dual):
         """Coefficients that a dual point inside its domain stands for.
@@ -258,7 +258,10 @@ class StructuredRegression:
         """
         if spectra is None:
             spectra = self._dual_spectra(dual)
-        limit, scaled = min(2.0, self.loss.reach(self.target, dual)), [2.0 / self.alpha * values for values in spectra]
+        limit, scaled = (
+            min(2.0, self.loss.largest_factor(self.target, dual)),
+            [2.0 / self.alpha * values for values in spectra],
+        )
         for u, penalty in zip(scaled, self.spectral, strict=True):
             if not np.isfinite(u).all():
                 raise FloatingPointError("2 A* r / alpha overflows")

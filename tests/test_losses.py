@@ -149,12 +149,12 @@ def test_fenchel_and_young(rng, setting, columns, targets):
         assert here.value >= loss.dual_value(y, dual) - np.vdot(dual, f)
 
 
-def test_reach_is_where_probabilities_turn_negative(rng, setting, columns):
+def test_the_largest_factor_is_where_probabilities_turn_negative(rng, setting, columns):
     loss, weights, intercept = setting
     for targets in (labels, soft):
         y = targets(rng, N, columns)
         dual, _ = feasible(rng, y, weights, intercept)
-        reach = loss.reach(y, dual)
+        reach = loss.largest_factor(y, dual)
         full = y - np.multiply.outer(np.array([1 - 1e-9, 1 + 1e-9]) * reach, dual / weights[:, None])
         full = np.concatenate([full, 1 - full], axis=-1) if columns == 1 else full
         assert reach >= 1
@@ -185,7 +185,7 @@ def test_points_outside_the_domain_prove_nothing(rng, columns):
 def test_projection_makes_any_array_feasible(rng, setting, columns, targets, scale):
     loss, weights, intercept = setting
     y = targets(rng, N, columns)
-    dual = loss.project(y, scale * rng.standard_normal((N, columns)))
+    dual = loss.nearest_dual(y, scale * rng.standard_normal((N, columns)))
     q = y - dual / weights[:, None]
     q = np.hstack([1 - q, q]) if columns == 1 else q
     assert q.min() >= -1e-15
@@ -193,7 +193,7 @@ def test_projection_makes_any_array_feasible(rng, setting, columns, targets, sca
     if intercept:
         np.testing.assert_allclose(dual.sum(axis=0), 0.0, atol=1e-13)
     inside, _ = feasible(rng, y, weights, intercept)
-    np.testing.assert_array_equal(loss.project(y, inside), inside)
+    np.testing.assert_array_equal(loss.nearest_dual(y, inside), inside)
 
 
 @pytest.mark.parametrize("scale", [1e2, 1e4])

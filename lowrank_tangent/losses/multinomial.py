@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.special import xlogy
 
+from .._types import Array
 from ..linalg.svd import thin_svd
+from .base import Loss, LossAt
 from .softmax import Softmax, balancing_intercept, intercept_curvature, rounding_of, with_totals
 
 #: Rounding that sums of a feasible dual point may show, as a share of what is summed.
@@ -24,7 +28,7 @@ _INDEPENDENT = 1e-6
 _SUM_TOL = 1e-8
 
 
-class Multinomial:
+class Multinomial(Loss):
     """Cross-entropy ``Σ_i w_i (log Σ_c exp(f_ic + b_c) − Σ_c y_ic (f_ic + b_c))`` of class probabilities y.
 
     With an intercept the loss is the minimum over b, which is a convex function of f as well. The dual variable is
@@ -47,17 +51,14 @@ class Multinomial:
     """
 
     name = "multinomial"
-    is_constraint = False
-    is_quadratic = False
+    has_hessian = True
+    has_classwise_factor = True
+    has_probabilities = True
 
-    def __init__(self, sample_weight=None, fit_intercept=False):
+    def __init__(self, sample_weight: Array | None = None, fit_intercept: bool = False) -> None:
         self.sample_weight, self.fit_intercept = sample_weight, fit_intercept
 
-    def design(self, operator):
-        """The operator itself: weights and intercept are not in its rows."""
-        return operator
-
-    def check_target(self, y):
+    def check_target(self, y: Array) -> Array:
         """Probabilities of shape (n, C), normalised; ValueError for other numbers, and for classes without weight."""
         if (y < 0.0).any() or (y > 1.0 + _SUM_TOL).any():
             raise ValueError(
@@ -82,16 +83,16 @@ class Multinomial:
             )
         return y
 
-    def intercept(self, y, prediction):
+    def intercept(self, y: Array, prediction: Array) -> Array:
         """Best intercept for targets and predictions, shape (C,) and of mean 0 for C > 1; zeros without one."""
         bias = self.at(y, prediction).bias
         return bias[1:] - bias[0] if y.shape[1] == 1 else bias - bias.mean()
 
-    def at(self, target, prediction):
+    def at(self, target: Array, prediction: Array) -> _MultinomialAt:
         """The loss at a prediction."""
         return _MultinomialAt(self, target, prediction)
 
-    def project(self, target, dual):
+    def nearest_dual(self, target: Array, dual: Array) -> Array:
         """A dual point in the domain of the conjugate, near the one that was given and itself if that is inside."""
         if self._is_inside(target, dual):
             return dual
@@ -106,8 +107,8 @@ class Multinomial:
         # Changes that drown in the rounding of q are none: 0 is inside, whatever the targets.
         return near if self._is_inside(target, near) else np.zeros_like(near)
 
-    def reach(self, target, dual):
-        """The largest factor by which a dual point stays in the domain of the conjugate; 0 if none above 0 does."""
+    def largest_factor(self, target: Array, dual: Array) -> float:
+        """The largest factor that keeps a dual point in the domain of the conjugate; 0 if none above 0 does."""
         y, r = _all_probabilities(target), _all_changes(dual)
         weights = self._weights(y)[:, None]
         allowed = _ROUNDING * np.abs(r) + 8.0 * weights * rounding_of(y)
@@ -118,12 +119,12 @@ class Multinomial:
         with np.errstate(over="ignore"):
             return float(np.min((weights * y)[falling] / r[falling], initial=math.inf))
 
-    def dual_value(self, target, dual):
+    def dual_value(self, target: Array, dual: Array) -> float:
         """Loss part of the dual objective, the entropy −Σ w q log q; −inf outside the domain."""
         return float(self.dual_along(target, dual)(np.ones(1))[0]) if self._is_inside(target, dual) else -math.inf
 
-    def dual_along(self, target, dual):
-        """`dual_value` of multiples of a dual point by up to its reach, as a function of an array of factors."""
+    def dual_along(self, target: Array, dual: Array) -> Callable[[Array], Array]:
+        """`dual_value` of multiples of a dual point by up to its `largest_factor`, as a function of their array."""
         y, change = _all_probabilities(target), self._change(dual)
         weights = np.broadcast_to(self._weights(y)[:, None], y.shape)
         # Where y = 0, which is almost everywhere for class labels, a multiple t gives q = t·q(1): logarithms once do.
@@ -132,20 +133,29 @@ class Multinomial:
         slope, scale = -pure_weights @ xlogy(pure, pure), pure_weights @ pure
         y, change, weights = y[mixed], change[mixed], weights[mixed]
 
-        def value(factors):
+        def value(factors: Array) -> Array:
             mixtures = [weights @ _entropy_terms(y - t * change, (1.0 - y) + t * change) for t in factors]
             return np.array(mixtures) + factors * slope - xlogy(factors, factors) * scale
 
         return value
 
-    def _is_inside(self, target, dual):
-        return self.reach(target, dual) >= 1.0 - _ROUNDING
+    def cvxpy_value(self, target: Array, prediction: Any) -> Any:
+        """The cross-entropy by exponential cones, with the intercept as a variable."""
+        import cvxpy as cp
 
-    def _weights(self, y):
+        n, C = target.shape
+        logits = prediction + np.ones((n, 1)) @ cp.Variable((1, C)) if self.fit_intercept else prediction
+        normaliser = cp.sum(cp.logistic(logits), axis=1) if C == 1 else cp.log_sum_exp(logits, axis=1)
+        return self._weights(target) @ (normaliser - cp.sum(cp.multiply(target, logits), axis=1))
+
+    def _is_inside(self, target: Array, dual: Array) -> bool:
+        return self.largest_factor(target, dual) >= 1.0 - _ROUNDING
+
+    def _weights(self, y: Array) -> Array:
         """Weights of shape (n,)."""
         return np.ones(len(y)) if self.sample_weight is None else self.sample_weight
 
-    def _change(self, dual):
+    def _change(self, dual: Array) -> Array:
         """y − q = r / w of all classes; 0 for samples that do not count."""
         if self.sample_weight is None:
             return _all_changes(dual)
@@ -153,7 +163,7 @@ class Multinomial:
         return _all_changes(np.divide(dual, weights, out=np.zeros_like(dual), where=weights > 0.0))
 
 
-class _MultinomialAt:
+class _MultinomialAt(LossAt):
     """The cross-entropy at a prediction and the best intercept for it.
 
     The Hessian is S Sᵀ, and sample by sample ``diag(p) − p pᵀ = S Sᵀ`` with ``S = diag(s)(I − κ s sᵀ)``, s = √p and
@@ -167,75 +177,71 @@ class _MultinomialAt:
         Intercepts of all classes, determined up to a constant; 0 without an intercept.
     """
 
-    def __init__(self, loss, target, prediction):
+    def __init__(self, loss: Multinomial, target: Array, prediction: Array) -> None:
         self._loss, self._target, self._n_columns = loss, target, target.shape[1]
         self._y, logits = _all_probabilities(target), _all_logits(prediction)
         self._weights = loss._weights(target)
         self.bias = self._best_bias(logits) if loss.fit_intercept else np.zeros(logits.shape[1])
         self._softmax = Softmax(logits + self.bias)
 
-    def _best_bias(self, logits):
+    def _best_bias(self, logits: Array) -> Array:
         counted = self._weights > 0.0
         return balancing_intercept(logits[counted], self._y[counted], self._weights[counted])
 
     @property
-    def value(self):
+    def value(self) -> float:
         """The cross-entropy."""
         return -self._weights @ np.sum(self._y * self._softmax.log, axis=1)
 
     @functools.cached_property
-    def residual(self):
+    def residual(self) -> Array:
         """w (y − p), minus the gradient: the dual point that belongs to the prediction; shape (n, C)."""
         residual = self._weights[:, None] * self._softmax.below(self._y)
-        return self._loss.project(self._target, residual[:, -self._n_columns :])
+        return self._loss.nearest_dual(self._target, residual[:, -self._n_columns :])
 
-    def divergence(self, other):
-        """What the loss at another prediction exceeds the tangent here by."""
+    def divergence(self, other: _MultinomialAt) -> float:
+        """L(f') − L(f) + r·(f' − f)."""
         # Differences of logarithms are those of logits up to a number a sample, which changes nothing.
         return self._weights @ self._softmax.divergence(other._softmax.log - self._softmax.log)
 
-    def lead(self, dual):
-        """A dual point r' and x with ``r' = r − S x``: r itself, as the inverse of S may be anything."""
-        return self.residual, np.zeros_like(self.residual)
-
     @property
-    def mean_curvature(self):
+    def mean_curvature(self) -> Array:
         """Mean over outputs of the diagonal of S Sᵀ without an intercept, w p (1 − p); shape (n,)."""
         return np.mean(self.scales**2 * (1.0 - self.roots**2), axis=1)
 
-    def conjugate_curvature(self, changes):
+    def conjugate_curvature(self, changes: Array) -> Array:
         """Hessian of the conjugate at r times changes of r, of shape (…, n, C), which sum to 0 over all classes."""
         masses = self._weights[:, None] * self._softmax.probabilities
         inverse = np.divide(1.0, masses, out=np.zeros_like(masses), where=masses > 0.0)
         columns, absent = inverse[:, -self._n_columns :], inverse[:, : -self._n_columns]
         return (columns + absent.sum(axis=1, keepdims=True)) * changes
 
-    def multiply(self, values):
+    def multiply(self, values: Array) -> Array:
         """S times values of shape (n, C), with the Hessian S Sᵀ."""
         return self._multiply(self._centre(values))
 
-    def adjoint(self, values):
+    def adjoint(self, values: Array) -> Array:
         """Sᵀ times values of shape (n, C)."""
         return self._centre(self._adjoint(values))
 
     @functools.cached_property
-    def roots(self):
+    def roots(self) -> Array:
         """√p of the classes that have a column, shape (n, C)."""
         return np.sqrt(self._softmax.probabilities[:, -self._n_columns :])
 
     @functools.cached_property
-    def scales(self):
+    def scales(self) -> Array:
         """s, with weights: √(w p), shape (n, C)."""
         return np.sqrt(self._weights)[:, None] * self.roots
 
     @property
-    def blocks(self):
+    def blocks(self) -> Array:
         """S without the intercept, one block a sample, shape (n, C, C)."""
         deflation = np.eye(self._n_columns) - self._kappa[:, :, None] * self.roots[:, :, None] * self.roots[:, None, :]
         return self.scales[:, :, None] * deflation
 
     @functools.cached_property
-    def intercept_directions(self):
+    def intercept_directions(self) -> Array:
         """Orthonormal directions that Π takes out of x, shape (k, n, C); none without an intercept."""
         n, C = self.residual.shape
         if not self._loss.fit_intercept:
@@ -245,57 +251,57 @@ class _MultinomialAt:
         return directions[values > _INDEPENDENT * values[0]].reshape(-1, n, C)
 
     @functools.cached_property
-    def _kappa(self):
+    def _kappa(self) -> Array:
         absent = self._softmax.probabilities[:, : -self._n_columns].sum(axis=1, keepdims=True)
         return 1.0 / (1.0 + np.sqrt(absent))
 
     @functools.cached_property
-    def _inverse_hessian_of_intercept(self):
+    def _inverse_hessian_of_intercept(self) -> Array:
         hessian = intercept_curvature(self._softmax.probabilities, self._weights)
         return np.linalg.pinv(hessian[-self._n_columns :, -self._n_columns :], hermitian=True)
 
-    def _multiply(self, values):
+    def _multiply(self, values: Array) -> Array:
         return self.scales * self._deflate(values)
 
-    def _adjoint(self, values):
+    def _adjoint(self, values: Array) -> Array:
         return self._deflate(self.scales * values)
 
-    def _deflate(self, values):
+    def _deflate(self, values: Array) -> Array:
         return values - self._kappa * self.roots * np.sum(self.roots * values, axis=1, keepdims=True)
 
-    def _centre(self, values):
+    def _centre(self, values: Array) -> Array:
         if not self._loss.fit_intercept:
             return values
         intercept = self._inverse_hessian_of_intercept @ self._multiply(values).sum(axis=0)
         return values - self._adjoint(np.broadcast_to(intercept, values.shape))
 
 
-def _all_probabilities(probabilities):
+def _all_probabilities(probabilities: Array) -> Array:
     """Probabilities of all classes, where one column is that of the second of two."""
     return _with_first(1.0 - probabilities, probabilities)
 
 
-def _all_logits(logits):
+def _all_logits(logits: Array) -> Array:
     return _with_first(np.zeros_like(logits), logits)
 
 
-def _all_changes(change):
+def _all_changes(change: Array) -> Array:
     """Changes of probabilities."""
     return _with_first(-change, change)
 
 
-def _with_first(first, columns):
+def _with_first(first: Array, columns: Array) -> Array:
     return np.hstack([first, columns]) if columns.shape[1] == 1 else columns
 
 
-def _entropy_terms(q, missing):
+def _entropy_terms(q: Array, missing: Array) -> Array:
     """−q log q for q = 1 − missing, accurate where either is small; 0 where rounding has made q negative."""
     large = q > 0.5
     near_one = np.log1p(-np.where(large, missing, 0.0))
     return -q * np.where(large, near_one, np.log(np.where(q > 0.0, q, 1.0)))
 
 
-def probabilities_of(logits):
+def probabilities_of(logits: Array) -> tuple[Array, Array]:
     """Probabilities of all classes and their logarithms, for logits with the intercept in them.
 
     Parameters

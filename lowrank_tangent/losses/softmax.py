@@ -10,6 +10,8 @@ import math
 import numpy as np
 from scipy.special import logsumexp
 
+from .._types import Array
+
 #: Newton steps to an intercept, of which a handful is needed unless most probabilities are 0 and 1 to rounding.
 _MAX_STEPS = 100
 #: Totals balance when they do so to this share of what they are summed from.
@@ -34,25 +36,25 @@ class Softmax:
         Indicator e of the largest logit, and e − p, which keeps its relative accuracy where p is 1 to rounding.
     """
 
-    def __init__(self, logits):
+    def __init__(self, logits: Array) -> None:
         top = np.arange(len(logits)), logits.argmax(axis=1)
-        lead = logits - logits[top][:, None]
-        others = np.exp(lead)
+        shifted = logits - logits[top][:, None]
+        others = np.exp(shifted)
         others[top] = 0.0
         rest = others.sum(axis=1)
-        self.log = lead - np.log1p(rest)[:, None]
-        self.winners = np.zeros_like(lead)
+        self.log = shifted - np.log1p(rest)[:, None]
+        self.winners = np.zeros_like(shifted)
         self.winners[top] = 1.0
         self.probabilities = others / (1.0 + rest)[:, None]
         self.shortfall = -self.probabilities
         self.probabilities[top] = 1.0 / (1.0 + rest)
         self.shortfall[top] = rest / (1.0 + rest)
 
-    def below(self, target):
+    def below(self, target: Array) -> Array:
         """y − p, accurate also where both are 0 or 1 to rounding."""
         return (target - self.winners) + self.shortfall
 
-    def divergence(self, change):
+    def divergence(self, change: Array) -> Array:
         """Kullback–Leibler divergence of softmax(f + change) from p, one number a sample; shape (n,).
 
         That is what the log-sum-exp of f + change exceeds its tangent at f by.
@@ -63,13 +65,13 @@ class Softmax:
         return np.where(np.abs(centred).max(axis=1) <= 1.0, near, np.maximum(far, 0.0))
 
 
-def _exponential_excess(x):
+def _exponential_excess(x: Array) -> Array:
     """exp(x) − 1 − x, from its series near 0."""
     series = 0.5 * x**2 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * (1.0 + x / 5.0)))
     return np.where(np.abs(x) < _SMALL, series, np.expm1(x) - x)
 
 
-def balancing_intercept(logits, target, weights):
+def balancing_intercept(logits: Array, target: Array, weights: Array) -> Array:
     """Intercept b with ``Σ_i w_i softmax(f_i + b) = Σ_i w_i y_i``, the minimiser of the weighted cross-entropy.
 
     Parameters
@@ -91,7 +93,7 @@ def balancing_intercept(logits, target, weights):
     return _balance(logits, target, weights, bias, _BALANCED)
 
 
-def _balance(logits, target, weights, bias, tol):
+def _balance(logits: Array, target: Array, weights: Array, bias: Array, tol: float) -> Array:
     """Newton's method with steps that always lower the cross-entropy, and tend to full ones.
 
     Along a step of spread R its curvature changes by factors of at most exp(R), hence the length log(1 + R) / R: Sun &
@@ -112,12 +114,12 @@ def _balance(logits, target, weights, bias, tol):
     return bias
 
 
-def rounding_of(target):
+def rounding_of(target: Array) -> Array:
     """Rounding that a sum over y − q may show for each y; none for class labels, of which nothing is lost."""
     return np.finfo(float).eps * ((target > 0.0) & (target < 1.0))
 
 
-def intercept_curvature(probabilities, weights):
+def intercept_curvature(probabilities: Array, weights: Array) -> Array:
     """Σ_i w_i (diag(p_i) − p_i p_iᵀ); its diagonal from the other entries, as p (1 − p) would cancel."""
     matrix = -(probabilities.T * weights) @ probabilities
     np.fill_diagonal(matrix, 0.0)
@@ -125,7 +127,7 @@ def intercept_curvature(probabilities, weights):
     return matrix
 
 
-def with_totals(distributions, weights, totals):
+def with_totals(distributions: Array, weights: Array, totals: Array) -> Array:
     """Distributions near the given ones whose weighted column sums are `totals`.
 
     Columns with too much are scaled down, and what the rows then miss is dealt out to the columns that miss it.

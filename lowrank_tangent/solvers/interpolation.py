@@ -15,7 +15,7 @@ import copy
 
 import numpy as np
 
-from ..losses import get_loss
+from ..losses import Squared
 from .solution import Monitor
 
 #: ρα as a share of the smallest eigenvalue of the kernel; three or four problems then do.
@@ -82,7 +82,7 @@ def by_multipliers(inner):
             return coefs, dual, monitor.record(0, problem.certificate(coefs, dual))
         weight = max(_SHARE * eigenvalues[0], _LEAST_SHARE * eigenvalues[-1])
         penalised = copy.copy(problem)
-        penalised.loss = get_loss("squared")
+        penalised.loss = Squared()
         penalised.alpha = weight
         shift, start = np.zeros_like(problem.target), None
         if warm_start is not None:

@@ -19,6 +19,8 @@ _GROW = 1.5
 _RELAX = 0.98
 #: The certificate costs about as much as a step; it is computed after every tenth.
 _CHECK_EVERY = 10
+#: The first estimate is no less than this share of ‖A A* r‖ / ‖y‖, the curvature of least squares.
+_LEAST_CURVATURE = 1e-3
 _EPS = np.finfo(float).eps
 
 
@@ -42,7 +44,7 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
         coefs = ridge_start(problem)
     prediction = design.matvec(coefs)
     ahead, ahead_prediction, momentum = coefs, prediction, 1.0
-    lipschitz = _largest_curvature_guess(design, loss.at(target, prediction))
+    lipschitz = _largest_curvature_guess(problem, prediction)
     best, lowest = None, np.inf
     for iteration in range(max_iter + 1):
         if iteration % _CHECK_EVERY == 0 or iteration == max_iter:
@@ -93,17 +95,27 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
     return coefs, dual, message
 
 
-def _largest_curvature_guess(design, here):
+def _largest_curvature_guess(problem, prediction):
     """A lower estimate of the largest eigenvalue of A* S Sᵀ A by a few power iterations; backtracking does the rest."""
+    design, target, loss = problem.design, problem.target, problem.loss
+    here = loss.at(target, prediction)
     vector = design.project(np.random.default_rng(0).standard_normal((design.n_samples, design.n_outputs)))
     estimate = 0.0
     for _ in range(5):
         size = np.linalg.norm(vector)
         if size == 0.0:
             break
-        image = here.adjoint(design.matvec(design.rmatvec(here.multiply(vector / size))))
+        if loss.has_hessian:
+            image = here.adjoint(design.matvec(design.rmatvec(here.multiply(vector / size))))
+        else:
+            moved = prediction + design.matvec(design.rmatvec(vector / size))
+            image = here.residual - loss.at(target, moved).residual
         estimate, vector = np.linalg.norm(image), image
-    return max(estimate, np.finfo(float).tiny)
+    # Where the loss is straight its curvature says nothing; the first step is then to be of the size of the targets.
+    step = np.linalg.norm(design.matvec(design.rmatvec(here.residual)))
+    size = np.linalg.norm(target) + np.linalg.norm(prediction)
+    least = _LEAST_CURVATURE * step / size if size > 0.0 else 0.0
+    return max(estimate, least, np.finfo(float).tiny)
 
 
 def _shrink(matrix, penalty, weight):

@@ -6,7 +6,7 @@ Written from the definition of the stretched problem, without the package's pena
     Ω(S) = tr S − 2 tr S^{1/2} + p    for ω(z) = (z − 1)²,       tr S^{1/2} = max tr X : [[S, X], [X, I]] ⪰ 0
     Ω(S) = tr S − log det S − p       for KL.
 
-The cross-entropy is written with exponential cones, the intercept as a variable of its own.
+The loss writes itself, see `Loss.cvxpy_value`.
 
 Small problems only: interior-point methods need minutes where p or n reach a few hundred.
 """
@@ -51,10 +51,8 @@ def solve_cvxpy(problem, monitor, max_iter, warm_start):
     if problem.loss.is_constraint:
         check_rank(problem)
         constraints.append(problem.target - prediction == 0)
-    elif problem.loss.name == "multinomial":
-        objective = objective + _cross_entropy(cp, problem, prediction)
     else:
-        objective = objective + 0.5 * cp.sum_squares(problem.target - prediction)
+        objective = objective + problem.loss.cvxpy_value(problem.target, prediction)
     program = cp.Problem(cp.Minimize(objective), constraints)
     try:
         program.solve(solver=cp.CLARABEL, max_iter=max_iter)
@@ -76,15 +74,6 @@ def _prediction(cp, design, coefs):
     """A B as a cvxpy expression, by the dense matrix of A."""
     stacked = cp.hstack([cp.reshape(coef, (coef.size,), order="C") for coef in coefs])
     return cp.reshape(design.to_dense() @ stacked, (design.n_samples, design.n_outputs), order="C")
-
-
-def _cross_entropy(cp, problem, prediction):
-    """Weighted cross-entropy of logits; one column holds the logits of the second of two classes."""
-    n, C = prediction.shape
-    weights = np.ones(n) if problem.sample_weight is None else problem.sample_weight
-    logits = prediction + np.ones((n, 1)) @ cp.Variable((1, C)) if problem.fit_intercept else prediction
-    normaliser = cp.sum(cp.logistic(logits), axis=1) if C == 1 else cp.log_sum_exp(logits, axis=1)
-    return weights @ (normaliser - cp.sum(cp.multiply(problem.y, logits), axis=1))
 
 
 def _penalty(cp, coef, penalty, adaptivity):

@@ -1,11 +1,15 @@
-"""Every solver by name, what it can do, and which one a problem gets."""
+"""Every solver by name, what it needs, and which one a problem gets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
+from .._types import Array, Coefs
 from ..linalg.memory import available_memory
+from ..losses import Loss
+from ..problem import StructuredRegression
 from .bilinear import interpolate_bilinear, solve_bilinear
 from .interpolation import by_multipliers
 from .newton import solve_newton
@@ -13,64 +17,104 @@ from .proximal import solve_proximal
 from .reference import solve_cvxpy
 from .reweighted import solve_reweighted
 from .ridge import solve_ridge
+from .solution import Monitor
+
+#: Called with (problem, monitor, max_iter, warm_start); returns (coefs, dual, message).
+SolverFunction: TypeAlias = Callable[
+    [StructuredRegression, Monitor, int, "tuple[Coefs, Array] | None"], "tuple[Coefs, Array, str]"
+]
+
+#: What a solver may need of a problem, and how to say that it is missing.
+_NEEDS: dict[str, Callable[[Any], bool]] = {
+    "fixed": lambda problem: problem.spectral.is_fixed,
+    "smooth": lambda problem: problem.spectral.is_smooth,
+    "convex": lambda problem: problem.spectral.is_convex,
+    "quadratic": lambda problem: problem.loss.is_quadratic,
+    "hessian": lambda problem: problem.loss.has_hessian,
+    "cvxpy": lambda problem: problem.loss.has_cvxpy,
+}
+_ABOUT_THE_LOSS = {
+    "quadratic": "It is for least squares and interpolation.",
+    "hessian": "It needs a loss with a Hessian (`has_hessian`).",
+    "cvxpy": "It needs a loss with an expression for cvxpy (`cvxpy_value`).",
+    "constrained": "It is not for constraints.",
+}
 
 
 @dataclass(frozen=True)
 class Solver:
-    """A solver and what it can do.
+    """A solver and what it needs of a problem.
 
     Attributes
     ----------
-    max_iter : int
+    solve : callable
+        Called with (problem, monitor, max_iter, warm_start); returns coefficients, a dual point and the reason to stop.
+        It works with ``problem.design``, ``problem.target``, ``problem.spectral`` and ``problem.loss`` alone, reports
+        certificates to ``monitor.record(iteration, certificate)``, and stops when that returns a reason. The warm
+        start is None or a pair (coefs, dual), of which dual may be None.
+    max_iter : int, default=1000
         Default iteration limit.
-    needs : frozenset of {"convex", "smooth", "fixed"}
-        What the penalty has to be.
-    squared, multinomial, interpolation : callable or None
-        What solves the problem with that loss: called with (problem, monitor, max_iter, warm_start), returns
-        (coefs, dual, message). None where nothing does.
+    needs : frozenset of str, default=frozenset()
+        "fixed" (no layer adapts), "smooth" or "convex": of the penalty. "quadratic", "hessian" or "cvxpy": of the
+        loss, see `Loss`. Every solver may use the value and the residual of the loss.
+    constrained : callable or None, default=None
+        What solves problems whose loss is a constraint, called alike. None where nothing does.
+    is_closed_form : bool, default=False
+        Whether more iterations or a larger `tol` change nothing.
+
+    Raises
+    ------
+    ValueError
+        For a need that is none of these.
     """
 
-    max_iter: int
-    needs: frozenset = frozenset()
-    squared: Callable | None = None
-    multinomial: Callable | None = None
-    interpolation: Callable | None = None
+    solve: SolverFunction
+    max_iter: int = 1000
+    needs: frozenset[str] = frozenset()
+    constrained: SolverFunction | None = None
+    is_closed_form: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.needs) - set(_NEEDS))
+        if unknown:
+            raise ValueError(f"a solver may need {sorted(_NEEDS)}; got {unknown}.")
+
+    def function(self, loss: Loss) -> SolverFunction | None:
+        """What solves problems with this loss, if anything does."""
+        return self.constrained if loss.is_constraint else self.solve
 
 
 #: Every solver by name.
 SOLVERS = {
     "newton": Solver(
-        200,
-        frozenset({"convex", "smooth"}),
-        squared=solve_newton,
-        multinomial=solve_newton,
-        interpolation=by_multipliers(solve_newton),
+        solve_newton, 200, frozenset({"convex", "smooth", "hessian"}), constrained=by_multipliers(solve_newton)
     ),
     "reweighted": Solver(
-        500, frozenset({"smooth"}), squared=solve_reweighted, interpolation=by_multipliers(solve_reweighted)
+        solve_reweighted, 500, frozenset({"smooth", "quadratic"}), constrained=by_multipliers(solve_reweighted)
     ),
-    "proximal": Solver(20_000, squared=solve_proximal, multinomial=solve_proximal),
-    "bilinear": Solver(20_000, squared=solve_bilinear, multinomial=solve_bilinear, interpolation=interpolate_bilinear),
-    "cvxpy": Solver(
-        200, frozenset({"convex"}), squared=solve_cvxpy, multinomial=solve_cvxpy, interpolation=solve_cvxpy
-    ),
-    "ridge": Solver(1, frozenset({"fixed"}), squared=solve_ridge, interpolation=solve_ridge),
+    "proximal": Solver(solve_proximal, 20_000),
+    "bilinear": Solver(solve_bilinear, 20_000, constrained=interpolate_bilinear),
+    "cvxpy": Solver(solve_cvxpy, 200, frozenset({"convex", "cvxpy"}), constrained=solve_cvxpy),
+    "ridge": Solver(solve_ridge, 1, frozenset({"fixed", "quadratic"}), constrained=solve_ridge, is_closed_form=True),
 }
 
 #: Share of the memory that the kernel of the closed form may take before `auto` iterates instead.
 _KERNEL_SHARE = 0.1
 
 
-def choose(problem):
+def choose(problem: StructuredRegression) -> str:
+    """The name of the solver that `auto` is for a problem."""
     usual, able = _usual(problem), _able(problem)
     return usual if usual in able else able[0]
 
 
-def _usual(problem):
+def _usual(problem: StructuredRegression) -> str:
     if not problem.spectral.is_smooth:
         return "proximal"
     if not problem.spectral.is_convex:
         return "reweighted" if "reweighted" in _able(problem) else "proximal"
+    if not problem.loss.is_constraint and not problem.loss.has_hessian:
+        return "proximal"
     if "ridge" not in _able(problem):
         return "newton"
     design = problem.design
@@ -78,30 +122,62 @@ def _usual(problem):
     return "ridge" if 8.0 * rows**2 <= _KERNEL_SHARE * available_memory() else "newton"
 
 
-def capable(method, problem):
-    """The function of a solver for this problem and its iteration limit, or an error that names what is missing."""
-    if method not in SOLVERS:
-        raise ValueError(f"method must be 'auto' or one of {sorted(SOLVERS)}; got {method!r}.")
-    missing = _missing(method, problem)
+def capable(method: str | Solver | SolverFunction, problem: StructuredRegression) -> tuple[SolverFunction, int]:
+    """The function of a solver for this problem and its iteration limit, or an error that names what is missing.
+
+    Parameters
+    ----------
+    method : str, Solver or callable
+        A callable is a solver that needs nothing.
+    problem : StructuredRegression
+    """
+    solver, name = solver_of(method), name_of(method)
+    missing, reason = _missing(solver, problem)
     if missing:
-        raise ValueError(f"method={method!r} {missing}; use method='auto' or one of {sorted(_able(problem))}.")
-    return getattr(SOLVERS[method], problem.loss.name), SOLVERS[method].max_iter
+        raise ValueError(
+            f"method={name!r} {missing}; use method='auto' or one of {sorted(_able(problem))}.{reason and ' ' + reason}"
+        )
+    function = solver.function(problem.loss)
+    assert function is not None
+    return function, solver.max_iter
 
 
-def _able(problem):
+def solver_of(method: str | Solver | SolverFunction) -> Solver:
+    """The solver that a name, a solver or a callable stands for."""
+    if isinstance(method, Solver):
+        return method
+    if isinstance(method, str) and method in SOLVERS:
+        return SOLVERS[method]
+    if callable(method):
+        return Solver(method, constrained=method)
+    raise ValueError(f"method must be 'auto' or one of {sorted(SOLVERS)}, a Solver or a callable; got {method!r}.")
+
+
+def name_of(method: str | Solver | SolverFunction) -> str:
+    """The name of a solver: that of its function for one that is not registered."""
+    if isinstance(method, str):
+        return method
+    function = method.solve if isinstance(method, Solver) else method
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _able(problem: StructuredRegression) -> list[str]:
     """Names of what solves a problem with this penalty and this loss; "bilinear" always does."""
-    return [name for name in SOLVERS if not _missing(name, problem)]
+    return [name for name, solver in SOLVERS.items() if not _missing(solver, problem)[0]]
 
 
-def _missing(method, problem):
-    """What a solver lacks for this problem, or an empty string."""
-    solver, penalty = SOLVERS[method], problem.spectral
-    if "fixed" in solver.needs and not penalty.is_fixed:
-        return "is the closed form for adaptivity=0"
-    if "smooth" in solver.needs and not penalty.is_smooth:
-        return f"needs a penalty that only stretches, not {penalty!r}"
-    if "convex" in solver.needs and not penalty.is_convex:
-        return f"needs a convex penalty, not {penalty!r}"
-    if getattr(solver, problem.loss.name) is None:
-        return f"cannot solve loss={problem.loss.name!r}"
-    return ""
+def _missing(solver: Solver, problem: StructuredRegression) -> tuple[str, str]:
+    """What a solver lacks for this problem and why it matters; two empty strings where it lacks nothing."""
+    penalty, lacks = problem.spectral, {need for need in solver.needs if not _NEEDS[need](problem)}
+    if "fixed" in lacks:
+        return "is the closed form for adaptivity=0", ""
+    if "smooth" in lacks:
+        return f"needs a penalty that only stretches, not {penalty!r}", ""
+    if "convex" in lacks:
+        return f"needs a convex penalty, not {penalty!r}", ""
+    if solver.function(problem.loss) is None:
+        lacks.add("constrained")
+    elif problem.loss.is_constraint:
+        return "", ""
+    reasons = [reason for need, reason in _ABOUT_THE_LOSS.items() if need in lacks]
+    return (f"cannot solve loss={problem.loss.name!r}", " ".join(reasons)) if reasons else ("", "")

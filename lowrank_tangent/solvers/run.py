@@ -11,7 +11,7 @@ import numpy as np
 
 from .._checks import check_number, draw_seed, generator
 from ..problem import StructuredRegression
-from .registry import capable, choose
+from .registry import capable, choose, name_of
 from .reweighted import random_start
 from .solution import Monitor, Solution
 
@@ -37,7 +37,7 @@ def solve(
     Parameters
     ----------
     problem : StructuredRegression
-    method : {"auto", "newton", "reweighted", "proximal", "cvxpy", "bilinear", "ridge"}, default="auto"
+    method : str, Solver or callable, default="auto"
         - "newton": second-order, by systems of the dual's size; for convex penalties.
         - "reweighted": second-order, by reweighted ridge regressions; for every penalty that stretches.
         - "proximal": accelerated proximal gradient; for every penalty.
@@ -48,10 +48,13 @@ def solve(
           "reweighted" for others, "proximal" for those that do not stretch (nuclear, Schatten) and for other than
           convex ones with ``loss="multinomial"``, which "reweighted" and "ridge" do not solve; "bilinear" where the
           penalty does not stretch and ``loss="interpolation"``, which "proximal" does not solve.
+        - a callable, or a `Solver` that says what it needs: called with (problem, monitor, max_iter, warm_start),
+          returns (coefs, dual, message); see `Solver`.
     tol : float > 0, default=1e-6
         Relative duality gap at which to stop; for a penalty that is not convex, residual of stationarity.
     max_iter : int ≥ 0, optional
-        By default 200 for "newton" and "cvxpy", 500 for "reweighted", 20,000 for "proximal" and "bilinear".
+        By default 200 for "newton" and "cvxpy", 500 for "reweighted", 20,000 for "proximal" and "bilinear", 1,000 for
+        a callable.
     warm_start : Solution or ndarray of shape (n, C), optional
         Solution of a problem with the same features (other y, alpha or adaptivity), or a dual point, to start from.
     verbose : int, default=0
@@ -74,8 +77,8 @@ def solve(
     Raises
     ------
     ValueError, TypeError
-        For arguments out of range, a method that cannot solve this problem, and constraints of
-        ``loss="interpolation"`` that depend on each other.
+        For arguments out of range, a method that cannot solve this problem or returns something else than a solution,
+        and constraints of ``loss="interpolation"`` that depend on each other.
     RuntimeError
         If "cvxpy" ends without a solution.
     FloatingPointError
@@ -96,7 +99,7 @@ def solve(
     if not isinstance(problem, StructuredRegression):
         raise TypeError(f"problem must be a StructuredRegression; got {type(problem).__name__}.")
     tol = check_number(tol, "tol", positive=True)
-    if method == "auto":
+    if isinstance(method, str) and method == "auto":
         method = choose(problem)
     run, limit = capable(method, problem)
     max_iter = limit if max_iter is None else _check_count(max_iter, "max_iter", 0)
@@ -115,7 +118,7 @@ def solve(
         if monitor.is_stopped:
             break
     best = min(solutions, key=lambda solution: (max(solution.constraint_residual, tol), solution.objective))
-    return replace(best, coefs=expand(best.coefs), method=method)
+    return replace(best, coefs=expand(best.coefs), method=name_of(method))
 
 
 @contextlib.contextmanager
@@ -135,7 +138,7 @@ def in_double_precision(problem):
 def solve_from(start, problem, run, max_iter, monitor):
     """One run of a solver, certified anew from the definition: the figures are those of the point that it returns."""
     try:
-        coefs, dual, message = run(problem, monitor, max_iter, start)
+        coefs, dual, message = _checked(run(problem, monitor, max_iter, start), problem)
         prediction = problem.operator.matvec(coefs)
         certificate = problem.certificate(coefs, dual, prediction)
         if math.isinf(certificate.dual_gap):  # rounding has moved the dual point out of its domain
@@ -146,6 +149,8 @@ def solve_from(start, problem, run, max_iter, monitor):
             certificate = problem.certificate(coefs, dual, prediction)
         if math.isnan(certificate.error):
             raise FloatingPointError("their certificate is not a number")
+        if not monitor.history:
+            monitor.record(0, certificate)
     finally:
         monitor.close()
     return Solution(
@@ -164,6 +169,23 @@ def solve_from(start, problem, run, max_iter, monitor):
         method="",
         history=monitor.history,
     )
+
+
+def _checked(result, problem):
+    """What a solver has returned, if it is what a solver has to return."""
+    form = "A solver returns (coefs, dual, message): one matrix a layer, an array of shape (n, C) and a text"
+    if not isinstance(result, (tuple, list)) or len(result) != 3 or not isinstance(result[2], str):
+        given = f"{len(result)} values" if isinstance(result, (tuple, list)) else type(result).__name__
+        raise TypeError(f"{form}; got {given}.")
+    coefs, dual, message = result
+    coefs, dual = [np.asarray(coef) for coef in coefs], np.asarray(dual)
+    shapes, expected = [coef.shape for coef in coefs], problem.design.coef_shapes
+    if shapes != expected or dual.shape != problem.target.shape:
+        raise ValueError(
+            f"{form}, here of shapes {expected} and {problem.target.shape}; got {shapes} and {dual.shape}. These are "
+            "the shapes of `problem.design`, in coordinates in which the solver is given the problem."
+        )
+    return coefs, dual, message
 
 
 def _check_count(value, name, least):

@@ -183,7 +183,7 @@ def _identities(problem, solution, prediction, size):
     )
 
     kernel, flat = adaptation.kernel(design), problem.target.reshape(-1)
-    if problem.loss.name == "squared":
+    if problem.loss.is_quadratic and not problem.loss.is_constraint:
         weights = np.linalg.solve(kernel + alpha * np.eye(len(kernel)), flat)
     else:
         weights = dual.reshape(-1) / alpha

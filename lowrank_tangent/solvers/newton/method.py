@@ -220,7 +220,7 @@ class _BestPair:
 
     def offer_dual(self, dual, pull):
         """Keep the best multiple of a dual point if its objective is higher."""
-        inside = self.problem.loss.project(self.problem.target, dual)
+        inside = self.problem.loss.nearest_dual(self.problem.target, dual)
         if inside is not dual:
             dual, pull = inside, self.problem.design.rmatvec(inside)
         spectra = [gram_singular_values(matrix) for matrix in pull]

@@ -96,7 +96,7 @@ class Preconditioner:
                 saved = self.renewal_cost - self.metric_cost if self._has_pairs else saved
                 enough = n >= (_DESCENT_SAMPLES_PAIRS if self._has_pairs else _DESCENT_SAMPLES) * max(smaller)
                 self.is_metric = enough and saved >= _DESCENT_CALLS * len(smaller)
-            if C > 1 and not problem.loss.is_quadratic and kernel_fits(design, others=C + 1):
+            if C > 1 and problem.loss.has_classwise_factor and kernel_fits(design, others=C + 1):
                 classwise_cost = stretch_cost(n, sides) + C * n**2 * (n + _CHOLESKY_ENTRY)
                 if classwise_cost <= _CLASSWISE_PRODUCTS * (self.products.cost + solve_cost):
                     self._factor_at, self.renewal_cost = self._classwise, classwise_cost

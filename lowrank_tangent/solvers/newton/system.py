@@ -99,7 +99,7 @@ def solve_system(point, dual, pull, preconditioner, gap_target, penalty):
     solved : bool
     """
     design, products, steps = point.problem.design, preconditioner.products, 0
-    start, unknown = point.loss.lead(dual)
+    start, unknown = point.loss.newton_start(dual)
     if pull is None or start is not dual:
         pull = design.rmatvec(start)
     # Where conjugate gradients start from need not be exact.
