@@ -492,7 +492,7 @@ def test_a_dual_point_that_rounding_keeps_outside_is_taken_inside(rng, monkeypat
         monitor.record(0, Certificate.of(usual.objective, usual.dual_objective))
         return usual.coefs, outside, ""
 
-    monkeypatch.setitem(SOLVERS, "newton", replace(SOLVERS["newton"], squared=rounded))
+    monkeypatch.setitem(SOLVERS, "newton", replace(SOLVERS["newton"], solve=rounded))
     monkeypatch.setattr(StructuredRegression, "best_multiple", lambda *_: (outside, usual.dual_objective))
     solution = solve(problem, "newton", 1e-4)
     assert solution.converged

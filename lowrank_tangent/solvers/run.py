@@ -173,17 +173,21 @@ def solve_from(start, problem, run, max_iter, monitor):
 
 def _checked(result, problem):
     """What a solver has returned, if it is what a solver has to return."""
-    form = "A solver returns (coefs, dual, message): one matrix a layer, an array of shape (n, C) and a text"
-    if not isinstance(result, (tuple, list)) or len(result) != 3 or not isinstance(result[2], str):
+    form = "a solver returns (coefs, dual, message): one matrix a layer, an array of shape (n, C) and a text"
+    if not isinstance(result, (tuple, list)) or len(result) != 3:
         given = f"{len(result)} values" if isinstance(result, (tuple, list)) else type(result).__name__
         raise TypeError(f"{form}; got {given}.")
     coefs, dual, message = result
+    if not isinstance(message, str):
+        raise TypeError(f"{form}; the message is {message!r}.")
+    if not isinstance(coefs, (tuple, list)):
+        raise TypeError(f"{form}; the coefficients are of type {type(coefs).__name__}.")
     coefs, dual = [np.asarray(coef) for coef in coefs], np.asarray(dual)
     shapes, expected = [coef.shape for coef in coefs], problem.design.coef_shapes
     if shapes != expected or dual.shape != problem.target.shape:
         raise ValueError(
-            f"{form}, here of shapes {expected} and {problem.target.shape}; got {shapes} and {dual.shape}. These are "
-            "the shapes of `problem.design`, in coordinates in which the solver is given the problem."
+            f"{form}, here of shapes {expected} and {problem.target.shape}; got {shapes} and {dual.shape}. The problem "
+            "that a solver is given has other coordinates than yours: take shapes from `problem.design`."
         )
     return coefs, dual, message
 
