@@ -1,4 +1,6 @@
-"""Prices of a user's own that end, that have a kink at z = 1, and what is certified with them."""
+"""Prices of a user's own that end, bend or have a kink at z = 1, and what is certified with them."""
+
+import math
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ import pytest
 from conftest import low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.operators import LayerFactors, TangentOperator
-from lowrank_tangent.penalties import CustomPenalty, JointPenalty, RidgePenalty
+from lowrank_tangent.penalties import CustomPenalty, JointPenalty, KLPenalty, PowerPenalty, RidgePenalty
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -129,3 +131,117 @@ def test_no_dual_point_is_above_the_optimum_with_a_kink(rng, alpha):
     dual = np.sum(solution.dual * y) - 0.5 * np.sum(solution.dual**2) - 0.5 * alpha * np.sum(u**2 / 4.0)
     assert solution.dual_objective == pytest.approx(dual, rel=1e-9)
     assert dual <= solution.objective
+
+
+def bumpy(z):
+    """A convex price with a bump so narrow that a grid of sixteen points a decade steps over it."""
+    return (z - 1.0) ** 2 + 0.018 * np.exp(-(((z - 2.078) / 0.012) ** 2))
+
+
+def wiggly(seed):
+    """A power with up to four bumps and dips, of which none is deep enough to make the price fall."""
+    rng = np.random.default_rng(seed)
+    power, count = rng.choice([2.0, 2.5, 3.0, 4.0]), int(rng.integers(1, 5))
+    centres = 10.0 ** rng.uniform(-0.5, 1.0, count)
+    widths = centres * 10.0 ** rng.uniform(-2.0, -0.7, count)
+    # The steepest slope of exp(−t²) is 0.858: together they take back at most 95 % of the power's own slope.
+    heights = rng.choice([-1.0, 1.0], count) * rng.uniform(0.1, 0.95, count) * widths / (0.858 * count)
+    heights = heights * power * (0.7 * centres) ** (power - 1.0)
+
+    def price(z):
+        x = np.asarray(z) - 1.0
+        waves = np.exp(-(((x[..., None] - centres) / widths) ** 2)) - np.exp(-((centres / widths) ** 2))
+        return x**power + waves @ heights
+
+    return price
+
+
+ALL_STRETCHES = 1.0 + np.concatenate([[0.0], np.logspace(-6, -2, 2001), np.logspace(-2, 2.5, 100_001)])
+
+
+@pytest.mark.parametrize("price", [bumpy, *(wiggly(seed) for seed in range(6))])
+def test_conjugates_of_wiggly_prices_are_global_maxima(price):
+    penalty = CustomPenalty(price, convex=True)
+    values, squares, u = price(ALL_STRETCHES), ALL_STRETCHES**2, np.linspace(0.0, 1.9, 39)
+    brute = np.array([np.max(squares * value**2 / 4.0 - values) for value in u])
+    conjugate = penalty.conjugate(u)
+    assert np.all(conjugate >= brute * (1.0 - 1e-8))
+    np.testing.assert_allclose(conjugate, brute, rtol=1e-5, atol=1e-12)
+
+
+def test_narrow_bumps_are_not_convex():
+    # The slope of ω(√t) falls behind every bump or dip that takes back more than it may.
+    assert not CustomPenalty(bumpy).is_convex
+    t = np.linspace(1.0, 400.0, 200_001)
+    found = set()
+    for seed in range(6):
+        price = wiggly(seed)
+        second = np.diff(price(np.sqrt(t)), 2)
+        assert CustomPenalty(price).is_convex == (second.min() > -1e-9)
+        found.add(second.min() > -1e-9)
+    assert False in found
+    for weight in (1e-4, 2e-3):  # gentle enough for the square to stay convex
+        gentle = CustomPenalty(lambda z, weight=weight: (z - 1.0) ** 3 + weight * np.sin(z - 1.0) * (z - 1.0) ** 2)
+        assert gentle.is_convex
+
+
+@pytest.mark.parametrize("method", ["newton", "proximal"])
+@pytest.mark.parametrize("price", [bumpy, wiggly(0), wiggly(1)])
+def test_no_bound_is_above_the_optimum_where_convexity_is_claimed_wrongly(price, method):
+    # One number b, as above: the optimum by brute force over a grid that is refined.
+    operator, alpha = TangentOperator([LayerFactors(np.ones((1, 1)), np.ones((1, 1)))]), 1.0
+    penalty = CustomPenalty(price, convex=True)
+    assert penalty.is_convex
+    for y in (1.5, 2.9, 4.0):
+        brute = -largest(lambda z, y=y: -0.5 * alpha * (price(z) + y**2 / (z**2 + alpha)), ALL_STRETCHES)
+        solution = solve(StructuredRegression(operator, [y], penalty, alpha), method, tol=1e-9, max_iter=100)
+        assert solution.dual_objective <= brute * (1.0 + 1e-9)
+        assert brute <= solution.objective * (1.0 + 1e-9)
+
+
+def test_convexity_may_be_said():
+    price = wiggly(0)
+    assert CustomPenalty(price, convex=True).is_convex is True
+    assert CustomPenalty(lambda z: (z - 1.0) ** 2, convex=False).is_convex is False
+    with pytest.raises(TypeError, match="convex must be True, False or None; got 'yes'"):
+        CustomPenalty(price, convex="yes")
+
+
+@pytest.mark.parametrize(
+    "omega",
+    [
+        lambda z: (z - 1) ** 1.5,
+        lambda z: math.sqrt(z - 1) ** 3,
+        lambda z: z - 1,
+        lambda z: np.log(z) ** 2,
+        lambda z: np.arccosh(z),
+    ],
+)
+def test_prices_are_asked_for_stretches_from_one_on_alone(omega):
+    asked = []
+
+    def recorded(z):
+        asked.append(np.min(z))
+        return omega(z)
+
+    penalty = CustomPenalty(recorded)
+    z = np.array([0.3, 0.9, 1.0, 1.1, 1.7])
+    np.testing.assert_array_equal(penalty.value(z), penalty.value(np.abs(z - 1.0) + 1.0))
+    assert np.isfinite(penalty.slope(z)).all()
+    operator = random_operator(np.random.default_rng(0), 12, [(2, 3)])
+    problem = StructuredRegression(operator, np.arange(12.0), penalty, 0.5)
+    for method in ("reweighted", "bilinear"):
+        assert np.isfinite(solve(problem, method, max_iter=20).objective)
+    assert min(asked) >= 1.0
+
+
+def test_prices_that_grow_more_slowly_than_squares_bound_nothing():
+    # z² u²/4 − ω(z) has no maximum for any u > 0.
+    for penalty in (
+        PowerPenalty(1.5),
+        JointPenalty(),
+        JointPenalty(KLPenalty(), PowerPenalty(1.5)),
+        CustomPenalty(lambda z: (z - 1.0) ** 1.5, convex=True),
+    ):
+        assert penalty.conjugate_domain == 0.0
+        assert penalty.conjugate([0.0, 1e-6, 1.0]).tolist() == [0.0, np.inf, np.inf]

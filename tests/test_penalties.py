@@ -256,8 +256,13 @@ def test_derivatives_of_the_stretch_at_one_are_those_from_the_right(penalty, pri
 def test_slope_of_the_price_agrees_with_differences_on_both_sides_of_one(penalty, price):
     z = np.array([0.2, 0.7, 0.95, 1.05, 1.6, 4.0, 30.0])
     step = 1e-6 * z
-    np.testing.assert_allclose(penalty.value(z), price(z), rtol=1e-12)
-    np.testing.assert_allclose(penalty.slope(z), (price(z + step) - price(z - step)) / (2 * step), rtol=1e-5)
+
+    def extended(z):
+        # Prices of a user's own are mirrored at 1, and never asked below.
+        return price(np.where(z < 1.0, 2.0 - z, z)) if isinstance(penalty, CustomPenalty) else price(z)
+
+    np.testing.assert_allclose(penalty.value(z), extended(z), rtol=1e-12)
+    np.testing.assert_allclose(penalty.slope(z), (extended(z + step) - extended(z - step)) / (2 * step), rtol=1e-5)
 
 
 @named([*TWO_SIDED, (JointPenalty(RidgePenalty(), CustomPenalty(entropy_price)), None)])
@@ -488,10 +493,10 @@ def test_impossible_penalties_are_refused():
 
 
 IMPOSSIBLE = [
-    (lambda z: z - 1, ValueError, "strictly away from z = 1.*Write .z - 1. for z - 1"),
+    (lambda z: 1 - z, ValueError, "strictly away from z = 1"),
     (lambda z: (z - 1) ** 2 + 0.1, ValueError, "must be 0 at z = 1.*got 0.1"),
     (lambda z: np.abs(z - 1) + (z > 3), ValueError, "continuous, but it jumps from 2 to 3 at z = 3"),
-    (lambda z: np.abs(z - 1) + 1e-3 * (z < 0.5), ValueError, "continuous, but it jumps from 0.5 to 0.501 at z = 0.5"),
+    (lambda z: np.abs(z - 1) + 1e-3 * (z > 1.5), ValueError, "continuous, but it jumps from 0.5 to 0.501 at z = 1.5"),
     (lambda z: np.minimum(np.abs(z - 1), 5.0), ValueError, "strictly.*it is 5 at z = .* and 5 at z"),
     (lambda z: np.abs(z - 1) * (10 - z), ValueError, "strictly away from z = 1"),
     (lambda z: np.abs(z - 1) ** 0.5 if z < 9 else float("nan"), ValueError, "is NaN at z = "),

@@ -1,15 +1,17 @@
 """Penalties on the singular values of each layer's coefficients."""
 
+from collections.abc import Callable
+
 from ._scalar import divided_differences
 from .custom import CustomPenalty
 from .joint import JointPenalty
-from .layered import LayeredPenalty
+from .layered import LayeredPenalty, ScaledPenalty
 from .named import KLPenalty, PowerPenalty
 from .schatten import NuclearPenalty, SchattenPenalty
-from .spectral import RidgePenalty, ScaledPenalty, SpectralPenalty
+from .spectral import RidgePenalty, SpectralPenalty
 
 #: Penalties that estimators know by name, with their default parameters.
-PENALTIES = {
+PENALTIES: dict[str, Callable[[], SpectralPenalty]] = {
     "ridge": RidgePenalty,
     "power": PowerPenalty,
     "kl": KLPenalty,
@@ -19,7 +21,7 @@ PENALTIES = {
 }
 
 
-def get_penalty(penalty):
+def get_penalty(penalty: str | SpectralPenalty) -> SpectralPenalty:
     """The penalty of that name, or the instance itself.
 
     Raises

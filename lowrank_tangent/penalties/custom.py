@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
+from .._types import Array, ArrayLike
 from ._search import difference_quotient
 from .spectral import SpectralPenalty, stretches
 
-#: Stretches at which a price is checked, sixteen points a decade: from 0.01, as far as rounding spoils nothing, to 1e6.
+#: Distances z − 1 at which a price is checked, sixteen points a decade, as far as rounding spoils nothing.
 _EXCESS = np.logspace(-3, 6, 9 * 16 + 1)
-_CHECKED = np.concatenate([1.0 / (1.0 + _EXCESS[_EXCESS <= 100.0][::-1]), [1.0], 1.0 + _EXCESS])
+_CHECKED = np.append(1.0, 1.0 + _EXCESS)
 #: An interval is halved this often around its steepest part; a continuous price falls by then, a jump stays.
 _HALVINGS = (20, 35)
 _JUMP_REMAINS = 0.9
@@ -28,12 +31,16 @@ class CustomPenalty(SpectralPenalty):
     Parameters
     ----------
     omega : callable
-        Price of a stretch z > 0, vectorised or of one number. Continuous, 0 at z = 1, strictly falling below and
-        strictly increasing above (strictly quasi-convex); it may become +inf far out.
+        Price of a stretch z ≥ 1, vectorised or of one number. Continuous, 0 at z = 1 and strictly increasing; it may
+        become +inf far out. It is never called with z < 1: there its mirror image ω(2 − z) stands in, which no
+        optimal transform uses.
     derivative : callable, optional
-        Its derivative; without it, differences of fourth order stand in.
+        Its derivative, for z ≥ 1; without it, differences of fourth order stand in.
     name : str, optional
         Shown in messages; by default that of `omega`.
+    convex : bool, optional
+        Whether the effective penalty is convex, where it is known; by default it is found out, see `is_convex`. A
+        wrong True makes no wrong bound: the duality gap stays open.
 
     Raises
     ------
@@ -42,8 +49,8 @@ class CustomPenalty(SpectralPenalty):
 
     Notes
     -----
-    Minimisers are searched globally, on a grid with 16 points a decade of z − 1 (64 from 0.01 to 1000). Whether the
-    effective penalty is convex is decided by secants of ω(√t) on a grid, see `is_convex`.
+    Minimisers are searched globally, on a grid with 16 points a decade of z − 1 (64 from 0.01 to 1000); maxima, for
+    the conjugate, on one with up to 1024, and more where the price bends faster.
 
     Examples
     --------
@@ -53,35 +60,65 @@ class CustomPenalty(SpectralPenalty):
     (True, 2.051483)
     """
 
-    def __init__(self, omega, derivative=None, name=None):
+    def __init__(
+        self,
+        omega: Callable[[Any], Any],
+        derivative: Callable[[Any], Any] | None = None,
+        name: str | None = None,
+        convex: bool | None = None,
+    ) -> None:
         if not callable(omega):
             raise TypeError(f"omega must be a function of the stretch z; got {omega!r}.")
         if derivative is not None and not callable(derivative):
             raise TypeError(f"derivative must be a function of the stretch z or None; got {derivative!r}.")
+        if convex is not None and not isinstance(convex, (bool, np.bool_)):
+            raise TypeError(f"convex must be True, False or None; got {convex!r}.")
         self.omega = omega
         self.derivative_of_omega = derivative
         self.name = name or getattr(omega, "__name__", type(omega).__name__)
+        self.convex = convex
         _check_price(self)
 
-    def value(self, z):
-        """ω(z); what rounding makes of it near z = 1 must not be negative."""
-        return np.maximum(_call(self.omega, stretches(z), "omega"), 0.0)
+    @property
+    def is_convex(self) -> bool:
+        """Whether the effective penalty is convex: as given, or by the secants of ω(√t) on a fine grid."""
+        return super().is_convex if self.convex is None else bool(self.convex)
 
-    def slope(self, z):
+    def value(self, z: ArrayLike) -> Array:
+        """ω(z), mirrored at z = 1; what rounding makes of it near z = 1 must not be negative."""
+        return np.maximum(_call(self.omega, _mirrored(stretches(z)), "omega"), 0.0)
+
+    def slope(self, z: ArrayLike) -> Array:
         """ω'(z), by differences where no derivative was given."""
         z = stretches(z)
+        mirrored = _mirrored(z)
         if self.derivative_of_omega is not None:
-            return _call(self.derivative_of_omega, z, "derivative")
-        with np.errstate(invalid="ignore", over="ignore"):
-            return difference_quotient(self.value, np.where(z == 1.0, _BESIDE_ONE, z), self._end)
+            slope = _call(self.derivative_of_omega, mirrored, "derivative")
+        else:
+            with np.errstate(invalid="ignore", over="ignore"):
+                slope = difference_quotient(self.value, np.where(z == 1.0, _BESIDE_ONE, mirrored), self._end)
+        return np.where(z < 1.0, -slope, slope)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"CustomPenalty({self.name})"
 
+    def _parameters(self) -> dict[str, Any]:
+        # The name `derivative` belongs to the derivative of the effective penalty.
+        return {
+            "omega": self.omega,
+            "derivative": self.derivative_of_omega,
+            "name": self.name,
+            "convex": self.convex,
+        }
 
-def _call(function, z, name):
+
+def _mirrored(z: Array) -> Array:
+    return np.where(z < 1.0, 2.0 - z, z)
+
+
+def _call(function: Callable[[Any], Any], z: Array, name: str) -> Array:
     """Values of a user's function of arrays or of numbers, as a float array of the shape of z."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", divide="ignore"):
         try:
             values = np.asarray(function(z))
             vectorised = values.shape == z.shape
@@ -95,8 +132,8 @@ def _call(function, z, name):
     return values.astype(np.float64)
 
 
-def _one_number(function):
-    def call(z):
+def _one_number(function: Callable[[float], Any]) -> Callable[[float], Any]:
+    def call(z: float) -> Any:
         try:
             return function(float(z))
         except OverflowError:
@@ -105,34 +142,29 @@ def _one_number(function):
     return call
 
 
-def _check_price(penalty):
-    values = _call(penalty.omega, _CHECKED, "omega")
+def _check_price(penalty: CustomPenalty) -> None:
+    z, price = _CHECKED, _call(penalty.omega, _CHECKED, "omega")
     at = f"{penalty!r}: omega(z)"
-    if np.isnan(values).any():
+    if np.isnan(price).any():
+        raise ValueError(f"{at} is NaN at z = {z[np.isnan(price)][0]:.6g}; it must be a number for every z >= 1.")
+    if not abs(price[0]) <= 1e-12:
+        raise ValueError(f"{at} must be 0 at z = 1, where features stay as they are; got {price[0]:.6g}.")
+    finite = int(np.argmax(~np.isfinite(price))) if not np.isfinite(price).all() else len(price)
+    if finite < 2 or not np.all(price[finite:] == np.inf):
+        raise ValueError(f"{at} must be finite near z = 1 and not be infinite in between; see z = {z[finite]:.6g}.")
+    flat = np.flatnonzero(np.diff(price[:finite]) <= 0.0)
+    if len(flat):
+        i = flat[0]
         raise ValueError(
-            f"{at} is NaN at z = {_CHECKED[np.isnan(values)][0]:.6g}; it must be a number for every z > 0."
+            f"{at} must increase strictly away from z = 1 (z >= 1), but it is {price[i]:.6g} at z = {z[i]:.6g} "
+            f"and {price[i + 1]:.6g} at z = {z[i + 1]:.6g}."
         )
-    at_one = float(penalty.value(np.ones(1))[0])
-    if not abs(at_one) <= 1e-12:
-        raise ValueError(f"{at} must be 0 at z = 1, where features stay as they are; got {at_one:.6g}.")
-    for side, direction in ((_CHECKED >= 1.0, 1), (_CHECKED <= 1.0, -1)):
-        z, price = _CHECKED[side][::direction], values[side][::direction]
-        finite = int(np.argmax(~np.isfinite(price))) if not np.isfinite(price).all() else len(price)
-        if finite < 2 or not np.all(price[finite:] == np.inf):
-            raise ValueError(f"{at} must be finite near z = 1 and not be infinite in between; see z = {z[finite]:.6g}.")
-        flat = np.flatnonzero(np.diff(price[:finite]) <= 0.0)
-        if len(flat):
-            i = flat[0]
-            raise ValueError(
-                f"{at} must increase strictly away from z = 1 (strictly quasi-convex), but it is {price[i]:.6g} at "
-                f"z = {z[i]:.6g} and {price[i + 1]:.6g} at z = {z[i + 1]:.6g}. Write |z - 1| for z - 1 if it is meant."
-            )
-        _check_continuity(penalty, z[:finite], price[:finite])
+    _check_continuity(penalty, z[:finite], price[:finite])
     if penalty.derivative_of_omega is not None:
-        _check_derivative(penalty)
+        _check_derivative(penalty, penalty.derivative_of_omega)
 
 
-def _check_continuity(penalty, z, price):
+def _check_continuity(penalty: CustomPenalty, z: Array, price: Array) -> None:
     """Halve every interval around its steepest part: the rise of a continuous function vanishes, a jump remains."""
     low, high, at_low, at_high = z[:-1], z[1:], price[:-1], price[1:]
     rises = {}
@@ -153,10 +185,10 @@ def _check_continuity(penalty, z, price):
         )
 
 
-def _check_derivative(penalty):
+def _check_derivative(penalty: CustomPenalty, derivative: Callable[[Any], Any]) -> None:
     z = 1.0 + _EXCESS[_EXCESS < 1e3]
     z = z[np.isfinite(penalty.value(1.01 * z))]
-    given = _call(penalty.derivative_of_omega, z, "derivative")
+    given = _call(derivative, z, "derivative")
     differences = difference_quotient(penalty.value, z)
     wrong = ~(np.abs(given - differences) <= _SLOPE_TOL * np.abs(differences))
     if wrong.sum() > _KINKS or not np.isfinite(given).all():
