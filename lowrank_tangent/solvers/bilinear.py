@@ -60,7 +60,9 @@ class JointSolver:
         """Called as every solver is."""
         joint = JointProblem(problem)
         if self.variables is None:
-            self.variables = joint.identity() if warm_start is None else joint.factors(warm_start[0])
+            # B = 0 would be kept where unused directions are given up: M1 = 0 and θ = 0 do not move each other.
+            starts = warm_start is not None and any(coef.any() for coef in warm_start[0])
+            self.variables = joint.factors(warm_start[0]) if starts else joint.identity()
 
         def check(iteration, variables):
             coefs = joint.coefs(variables)

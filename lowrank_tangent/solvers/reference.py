@@ -44,7 +44,7 @@ def solve_cvxpy(problem, monitor, max_iter, warm_start):
     prediction = _prediction(cp, design, coefs)
     penalties, constraints = [], []
     for coef, layer in zip(coefs, problem.spectral, strict=True):
-        value, extra = _penalty(cp, coef, layer.penalty, layer.adaptivity)
+        value, extra = _penalty(cp, coef, layer)
         penalties.append(value)
         constraints += extra
     objective = 0.5 * alpha * sum(penalties)
@@ -56,7 +56,7 @@ def solve_cvxpy(problem, monitor, max_iter, warm_start):
     program = cp.Problem(cp.Minimize(objective), constraints)
     try:
         program.solve(solver=cp.CLARABEL, max_iter=max_iter)
-    except cp.error.SolverError as error:
+    except (cp.error.SolverError, np.linalg.LinAlgError) as error:
         raise RuntimeError(f"cvxpy's solver failed: {error}. {_ADVICE}") from error
     if program.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
         raise RuntimeError(f"cvxpy returned the status {program.status!r} and no solution. {_ADVICE}")
@@ -76,10 +76,10 @@ def _prediction(cp, design, coefs):
     return cp.reshape(design.to_dense() @ stacked, (design.n_samples, design.n_outputs), order="C")
 
 
-def _penalty(cp, coef, penalty, adaptivity):
-    if adaptivity == 0:
+def _penalty(cp, coef, layer):
+    if layer.is_fixed:
         return cp.sum_squares(coef), []
-    price = 1.0 / adaptivity
+    penalty, price = layer.penalty, 1.0 / layer.adaptivity
     if isinstance(penalty, NuclearPenalty):
         return 2.0 * np.sqrt(price) * cp.norm(coef, "nuc"), []
     if coef.shape[0] > coef.shape[1]:
