@@ -22,7 +22,10 @@ from ..features import TangentFeatures, check_dtype
 from ..networks import network_of
 from ..problem import StructuredRegression
 from ..rounds import Relinearisation, run_rounds
-from ..solvers import solve
+from ..solvers import SOLVERS, solve
+
+#: Parameters that are a short way to say a network.
+_SHORT_PARAMETERS = ("hidden_layer_sizes", "activation", "init", "bias")
 
 
 class TangentModel:
@@ -86,7 +89,7 @@ class TangentModel:
 
     def _network(self):
         """The network that was given, or the one that the short parameters say."""
-        short = {name: getattr(self, name) for name in inspect.signature(network_of).parameters}
+        short = {name: getattr(self, name) for name in _SHORT_PARAMETERS}
         if self.network is None:
             return network_of(**short)
         defaults = inspect.signature(type(self)).parameters
@@ -112,7 +115,7 @@ class TangentModel:
         )
         if not chosen:
             return problem, math.nan
-        if self.loss != "squared":
+        if not problem.loss.is_quadratic or problem.loss.is_constraint:
             raise ValueError(f"alpha='loo' is for loss='squared'; got loss={self.loss!r}. Give alpha as a number.")
         if not problem.spectral.is_fixed:
             raise ValueError(
@@ -206,8 +209,12 @@ class TangentModel:
 
 
 def _not_converged(solution, tol):
+    solver = SOLVERS.get(solution.method)
+    remedy = "Increase max_iter or tol, or standardise X and y."
+    if solver is not None and solver.is_closed_form:
+        remedy = "Rounding is all that a closed form misses: take a larger alpha, or standardise X and y."
     start = f"{solution.method} stopped after {solution.n_iter} iterations at a"
-    end = f"({solution.message}). Increase max_iter or tol, or standardise X and y."
+    end = f"({solution.message}). {remedy}"
     if np.isnan(solution.dual_gap):
         return f"{start} stationarity residual of {solution.stationarity:.2e} > tol={tol:.2e} {end}"
     return (

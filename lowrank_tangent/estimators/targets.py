@@ -14,7 +14,7 @@ from sklearn.utils.validation import validate_data
 from .._checks import check_sample_weight, check_target_scale
 from ..choice.folds import class_indices
 from ..features import check_dtype
-from ..losses import probabilities_of
+from ..losses import LOSSES, get_loss, probabilities_of
 from .all_or_nothing import all_or_nothing
 
 #: Ratio of the standard deviations of two outputs beyond which the smaller one hardly counts.
@@ -61,8 +61,8 @@ class TangentRegressor(RegressorMixin):
 
     def _validated(self, X, y):
         """Samples, and targets of shape (n, C)."""
-        if self.loss == "multinomial":
-            raise ValueError("loss='multinomial' is for class labels; use a classifier, or loss='squared'.")
+        if get_loss(self.loss).has_probabilities:
+            raise ValueError(f"loss={self.loss!r} is for class labels; use a classifier, or loss='squared'.")
         X, y = validate_data(
             self, X, y, dtype=check_dtype(self.dtype), y_numeric=True, multi_output=True, ensure_min_samples=2
         )
@@ -93,7 +93,8 @@ def _warn_of_unlike_scales(targets):
 
 
 def _has_probabilities(model):
-    if model.loss != "multinomial":
+    loss = LOSSES.get(model.loss) if isinstance(model.loss, str) else model.loss
+    if not getattr(loss, "has_probabilities", False):
         remedy = "use loss='multinomial' for them"
         if "loss" not in model.get_params():
             remedy = f"sklearn.calibration.CalibratedClassifierCV({type(model).__name__}()) has"
@@ -138,7 +139,7 @@ class TangentClassifier(ClassifierMixin):
         """Samples, and targets −1 and 1 (0 and 1 for "multinomial") of shape (n, C)."""
         X, y = validate_data(self, X, y, dtype=check_dtype(self.dtype), ensure_min_samples=2)
         check_classification_targets(y)
-        binarizer = LabelBinarizer(neg_label=0 if self.loss == "multinomial" else -1).fit(y)
+        binarizer = LabelBinarizer(neg_label=0 if get_loss(self.loss).has_probabilities else -1).fit(y)
         self.classes_ = binarizer.classes_
         if len(self.classes_) < 2:
             raise ValueError(
