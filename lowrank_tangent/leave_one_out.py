@@ -3,13 +3,20 @@
 With A = K + αI the residual of a sample that is left out is [A⁻¹y]_i / [A⁻¹]_ii: exact, for a kernel that has not seen
 the targets. After a round of adaptation it has, and the error is too small; it still serves to choose alpha.
 
-A sample of weight w has noise of a variance in proportion to 1/w, and is left out as a whole, unlike one of w equal
-samples. So a factor of all weights says nothing: alpha is chosen in units of their mean.
+A sample of weight w has noise of a variance in proportion to 1/w, and is left out as a whole. So a factor of all
+weights says nothing: alpha is chosen in units of their mean.
+
+Copies of a sample would give it away. They are left out together, as groups are: the residuals of a group g are
+[A⁻¹]_gg⁻¹ [A⁻¹y]_g. So does one sample in their place, of their mean target and the sum of their weights.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from ._types import Array
 
 #: Values of alpha that are tried, for kernels with a mean diagonal of 1 and weights of 1: three a decade.
 ALPHAS = np.logspace(-7, 2, 28)
@@ -58,13 +65,21 @@ class RidgePath:
         """(K + αI)⁻¹ y, shape (n, C)."""
         return (self._basis @ (self._coordinates / (self._values + alpha)[:, None])).reshape(self._shape)
 
-    def leave_one_out(self, alphas):
-        """Sum of squared residuals, each of the fit without that sample, over samples and outputs; one an alpha."""
-        return np.array([np.sum(self._residuals(alpha) ** 2) for alpha in alphas])
+    def leave_one_out(self, alphas: Array, groups: Array | None = None) -> Array:
+        """Sum of squared residuals, each of the fit without that sample, over samples and outputs; one an alpha.
 
-    def best_alpha(self):
+        Parameters
+        ----------
+        alphas : ndarray
+        groups : ndarray of shape (n,), optional
+            Numbers of the groups, each of which is left out as a whole; by default every sample is one.
+        """
+        together = [] if groups is None else _by_size(groups)
+        return np.array([np.sum(self._residuals(alpha, together) ** 2) for alpha in alphas])
+
+    def best_alpha(self, groups: Array | None = None) -> tuple[float, float]:
         """The alpha of least leave-one-out error, and that error as `leave_one_out` has it."""
-        errors = self.leave_one_out(self.alphas)
+        errors = self.leave_one_out(self.alphas, groups)
         best = int(np.argmin(errors))
         return float(self.alphas[best]), float(errors[best])
 
@@ -97,15 +112,87 @@ class RidgePath:
         """Degrees of freedom of a column of targets."""
         return self._n_samples - bool(self._unit.any())
 
-    def _residuals(self, alpha):
+    def _residuals(self, alpha: float, together: list[Array]) -> Array:
+        """Residuals of samples that are left out; `together` holds indices of groups, one array a size."""
         shrinkage = alpha / (self._values + alpha)
         residuals = alpha * self.dual_coefs(alpha)
-        of_intercept = alpha / (self._level + alpha) * self._unit**2
+        of_intercept = alpha / (self._level + alpha)
+        rows = self._basis.reshape(len(self._unit), self._block, -1)
         # What the fit leaves of a change of y_i at i; nothing is left to predict of a sample that alone decides.
         if self._block == 1:
-            left = self._basis**2 @ shrinkage - of_intercept
-            return residuals / np.maximum(left, _EPS * alpha)[:, None]
-        rows = self._basis.reshape(len(self._unit), self._block, -1)
-        left = np.einsum("ick,k,idk->icd", rows, shrinkage, rows, optimize=True)
-        left += (_EPS * alpha - of_intercept[:, None, None]) * np.eye(self._block)
-        return np.linalg.solve(left, residuals[:, :, None])[:, :, 0]
+            left = self._basis**2 @ shrinkage - of_intercept * self._unit**2
+            found = residuals / np.maximum(left, _EPS * alpha)[:, None]
+        else:
+            found = _left_out(rows[:, None], self._unit[:, None], residuals[:, None], shrinkage, alpha, of_intercept)[
+                :, 0
+            ]
+        for group in together:
+            found[group] = _left_out(rows[group], self._unit[group], residuals[group], shrinkage, alpha, of_intercept)
+        return found
+
+
+def left_out_together(X: Array, groups: Array | None = None) -> Array | None:
+    """Number of the group of every sample: copies are one, and all of a group; None if every sample is alone.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, n_features)
+    groups : array of shape (n,), optional
+        Labels of any type.
+
+    Returns
+    -------
+    ndarray of int, shape (n,), or None
+
+    Raises
+    ------
+    ValueError
+        If groups have another shape.
+    """
+    n = len(X)
+    if groups is not None and np.shape(groups) != (n,):
+        raise ValueError(
+            f"groups must hold one label for each of the {n} samples; got shape {np.shape(groups)}. Give the labels of "
+            "the rows of X, in their order."
+        )
+    _, copies = np.unique(X, axis=0, return_inverse=True)
+    numbers = copies = copies.reshape(n)
+    if groups is not None:
+        _, named = np.unique(np.asarray(groups), return_inverse=True)
+        # Samples are linked by what they are copies of and by their group: links may go on from one to the other.
+        links = coo_array((np.ones(n), (copies, n + named.reshape(n))), shape=(2 * n, 2 * n))
+        numbers = connected_components(links, directed=False)[1][copies]
+    return numbers if len(np.unique(numbers)) < n else None
+
+
+def _left_out(rows, unit, residuals, shrinkage, alpha, of_intercept):
+    """Residuals of groups of m samples that are left out, shape (g, m, C).
+
+    Parameters
+    ----------
+    rows : ndarray of shape (g, m, b, k)
+        Of the eigenvectors, b = C for blocks, else 1.
+    unit : ndarray of shape (g, m)
+    residuals : ndarray of shape (g, m, C)
+        With them.
+    shrinkage : ndarray of shape (k,)
+    alpha, of_intercept : float
+    """
+    g, m, block, _ = rows.shape
+    flat = rows.reshape(g, m * block, -1)
+    left = (flat * shrinkage) @ flat.transpose(0, 2, 1)
+    centre = of_intercept * unit[:, :, None] * unit[:, None, :]
+    left += _EPS * alpha * np.eye(m * block) - np.kron(centre, np.eye(block))
+    return np.linalg.solve(left, residuals.reshape(g, m * block, -1)).reshape(residuals.shape)
+
+
+def _by_size(groups):
+    """Indices of the groups of two samples or more, one array of shape (g, m) for every size m.
+
+    One group alone is taken apart: without it there is nothing to predict from.
+    """
+    order = np.argsort(groups, kind="stable")
+    _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    if len(sizes) == 1:
+        return []
+    return [order[np.add.outer(starts[sizes == size], np.arange(size))] for size in np.unique(sizes[sizes > 1])]

@@ -12,7 +12,7 @@ from lowrank_tangent import (
     TangentRidge,
     solve,
 )
-from lowrank_tangent.leave_one_out import ALPHAS
+from lowrank_tangent.leave_one_out import ALPHAS, left_out_together
 from lowrank_tangent.networks import MLP
 
 ALPHA = 0.3
@@ -24,16 +24,17 @@ def data(rng):
     return X, np.column_stack([X[:, 0] * X[:, 1] + 2.0, np.abs(X[:, 2])]), rng.uniform(0.5, 3.0, 14)
 
 
-def left_out(operator, Y, weights, fit_intercept):
-    """Sum of weighted squared residuals of samples whose weight is taken away, fit by fit."""
+def left_out(operator, Y, weights, fit_intercept, groups=None):
+    """Sum of weighted squared residuals of samples (or groups) whose weight is taken away, fit by fit."""
     total = 0.0
-    for i in range(len(Y)):
+    groups = np.arange(len(Y)) if groups is None else groups
+    for i in map(groups.__eq__, np.unique(groups)):
         others = weights.copy()
         others[i] = 0.0
         problem = StructuredRegression(operator, Y, "ridge", ALPHA, 0.0, "squared", others, fit_intercept)
         solution = solve(problem)
         prediction = operator.matvec(solution.coefs)[i] + solution.intercept
-        total += weights[i] * np.sum((Y[i] - prediction) ** 2)
+        total += weights[i] @ np.sum((Y[i] - prediction) ** 2, axis=1)
     return total
 
 
@@ -50,6 +51,57 @@ def test_closed_form_is_leaving_one_out(data, outputs, fit_intercept, weighted):
     assert path.leave_one_out([ALPHA])[0] == pytest.approx(expected, rel=1e-9)
     ridge = solve(problem.with_strength(ALPHA, 0.0))
     np.testing.assert_allclose(path.dual_coefs(ALPHA), ridge.dual / ALPHA, atol=1e-9)
+
+
+@pytest.mark.parametrize("outputs", ["shared", "network"])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_groups_are_left_out_together(data, outputs, fit_intercept, weighted):
+    X, Y, weights = data
+    groups = np.array([2, 0, 1, 2, 3, 3, 1, 4, 3, 0, 5, 2, 1, 6])
+    operator = TangentFeatures(MLP((6,)), outputs, 0).fit(X, 2).operator(X)
+    sample_weight = weights if weighted else None
+    problem = StructuredRegression(operator, Y, "ridge", 1.0, 0.0, "squared", sample_weight, fit_intercept)
+    path = problem.diagonalised().ridge_path
+    expected = left_out(operator, Y, weights if weighted else np.ones(14), fit_intercept, groups)
+    assert path.leave_one_out([ALPHA], groups)[0] == pytest.approx(expected, rel=1e-9)
+    # Nothing is left to predict from where all are of one group.
+    assert path.best_alpha(np.zeros(14, dtype=int)) == path.best_alpha()
+
+
+def test_copies_and_groups_that_are_linked_belong_together(rng):
+    X = rng.standard_normal((7, 2))
+    assert left_out_together(X) is None
+    assert left_out_together(X, np.array(list("abcdefg"))) is None
+    X[4], X[6] = X[0], X[5]
+    links = left_out_together(X)
+    assert len(set(links)) == 5
+    assert links[0] == links[4] != links[5] == links[6]
+    # Sample 1 is in the group of 4, which is a copy of 0.
+    links = left_out_together(X, np.array(list("abcdbff")))
+    assert len(set(links)) == 4
+    assert links[0] == links[1] == links[4]
+    with pytest.raises(ValueError, match=r"groups must hold one label for each of the 7 samples; got shape \(3,\)"):
+        left_out_together(X, [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    "model", [TangentRidge((np.inf,), alpha="loo"), TangentRidge((20,), alpha="loo", random_state=0)]
+)
+def test_copies_are_the_same_as_one_sample_of_their_weight(rng, model):
+    # Left out one by one, a copy would give the sample away: the smallest alpha would seem best.
+    X, counts = rng.standard_normal((40, 3)), rng.integers(1, 4, 40)
+    y = X[:, 0] + rng.standard_normal(40)
+    copies, targets = np.repeat(X, counts, axis=0), np.repeat(y, counts)
+    shuffled = rng.permutation(len(copies))
+    one, many = clone(model).fit(X, y, counts), clone(model).fit(copies[shuffled], targets[shuffled])
+    assert many.alpha_ / one.alpha_ == pytest.approx(1.0, rel=0.5)
+    np.testing.assert_allclose(
+        one.set_params(alpha=many.alpha_).fit(X, y, counts).predict(X), many.predict(X), atol=1e-6
+    )
+    assert many.alpha_ > 1e-2
+    grouped = clone(model).fit(copies + 1e-9 * rng.standard_normal(copies.shape), targets, groups=copies[:, 0])
+    assert grouped.alpha_ == many.alpha_
 
 
 @pytest.mark.parametrize("outputs", ["shared", "network"])

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ..adaptation import adapt
 from ..features import TangentFeatures, check_dtype
+from ..leave_one_out import left_out_together
 from ..networks import network_of
 from ..problem import StructuredRegression
 from ..rounds import Relinearisation, run_rounds
@@ -31,7 +32,7 @@ _SHORT_PARAMETERS = ("hidden_layer_sizes", "activation", "init", "bias")
 class TangentModel:
     """One regression on tangent features, with targets of shape (n, C)."""
 
-    def _fit(self, X, targets, sample_weight):
+    def _fit(self, X, targets, sample_weight, groups=None):
         self._warn_if_nothing_to_learn(X, targets)
         settings = self._settings()
         network = self._network()
@@ -52,7 +53,7 @@ class TangentModel:
         unfinished = []
 
         def solve_on(features):
-            problem, left_out = self._problem(features.operator(X), targets, sample_weight, settings)
+            problem, left_out = self._problem(features.operator(X), targets, sample_weight, settings, X, groups)
             solution = solve(
                 problem,
                 settings["solver"],
@@ -100,7 +101,7 @@ class TangentModel:
             )
         return self.network
 
-    def _problem(self, operator, targets, sample_weight, settings):
+    def _problem(self, operator, targets, sample_weight, settings, X, groups):
         """The problem on these features, and the leave-one-out error of a chosen alpha, else NaN."""
         chosen = isinstance(self.alpha, str) and self.alpha == "loo"
         problem = StructuredRegression(
@@ -123,7 +124,7 @@ class TangentModel:
                 f"still move, by round_adaptivity); got adaptivity={settings['adaptivity']!r}. Give alpha as a number."
             )
         problem = problem.diagonalised()
-        alpha, error = problem.ridge_path.best_alpha()
+        alpha, error = problem.ridge_path.best_alpha(left_out_together(X, groups))
         count = len(targets) if sample_weight is None else sample_weight.sum()
         return problem.with_strength(alpha, settings["adaptivity"]), error / (count * targets.shape[1])
 

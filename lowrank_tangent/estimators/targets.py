@@ -29,7 +29,7 @@ class TangentRegressor(RegressorMixin):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, groups=None):
         """Fit the model.
 
         Parameters
@@ -40,6 +40,9 @@ class TangentRegressor(RegressorMixin):
             Several outputs share the features that adapt to them, so let them have similar scales.
         sample_weight : array of shape (n,), optional
             Multiplies each sample's loss.
+        groups : array of shape (n,), optional
+            Labels of samples that ``alpha="loo"`` leaves out together, such as measurements of one patient. Copies of
+            a row of X are left out together in any case.
 
         Returns
         -------
@@ -57,7 +60,7 @@ class TangentRegressor(RegressorMixin):
         """
         with all_or_nothing(self):
             X, targets = self._validated(X, y)
-            return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
+            return self._fit(X, targets, check_sample_weight(sample_weight, len(X)), groups)
 
     def _validated(self, X, y):
         """Samples, and targets of shape (n, C)."""
@@ -105,7 +108,7 @@ def _has_probabilities(model):
 class TangentClassifier(ClassifierMixin):
     """Fit to class labels, and predict them."""
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, groups=None):
         """Fit the model to targets −1 and 1, or 0 and 1 for "multinomial": one column a class, one alone for two.
 
         Parameters
@@ -116,6 +119,9 @@ class TangentClassifier(ClassifierMixin):
             Class labels of any type.
         sample_weight : array of shape (n,), optional
             Multiplies each sample's loss.
+        groups : array of shape (n,), optional
+            Labels of samples that ``alpha="loo"`` leaves out together, such as measurements of one patient. Copies of
+            a row of X are left out together in any case.
 
         Returns
         -------
@@ -133,7 +139,7 @@ class TangentClassifier(ClassifierMixin):
         """
         with all_or_nothing(self):
             X, targets = self._validated(X, y)
-            return self._fit(X, targets, check_sample_weight(sample_weight, len(X)))
+            return self._fit(X, targets, check_sample_weight(sample_weight, len(X)), groups)
 
     def _validated(self, X, y):
         """Samples, and targets −1 and 1 (0 and 1 for "multinomial") of shape (n, C)."""

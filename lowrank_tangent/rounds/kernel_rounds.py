@@ -22,11 +22,21 @@ from .metrics import Metric, Stretch, View
 
 
 class Training(NamedTuple):
-    """Samples that a regression is fitted to: targets have shape (n, C), weights may be None."""
+    """Samples that a regression is fitted to.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n, n_features)
+    targets : ndarray of shape (n, C)
+    sample_weight : ndarray of shape (n,) or None
+    groups : ndarray of int, shape (n,), or None
+        Samples of one number are left out together.
+    """
 
     X: Array
     targets: Array
-    sample_weight: Array | None
+    sample_weight: Array | None = None
+    groups: Array | None = None
 
 
 class KernelInputs:
@@ -138,7 +148,7 @@ class KernelRound(View):
 
         scaled = roots[:, None] * kernel * roots
         self._path = RidgePath(project(project(scaled).T), project(roots[:, None] * targets), unit, weights)
-        alpha, error = self._path.best_alpha()
+        alpha, error = self._path.best_alpha(training.groups)
         self._dual = roots[:, None] * self._path.dual_coefs(alpha)
         self._forward_scale = 1.0 / math.sqrt(inputs.n_features)
         self._adapted = inputs.adapted(inputs.train, self._transform)
