@@ -10,10 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.base import clone
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
-from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -23,14 +20,13 @@ from lowrank_tangent import (
     AdaptiveTangentRegressor,
     AdaptiveTangentRegressorCV,
 )
-from lowrank_tangent.choice.chains import outcomes_of_rounds
-from lowrank_tangent.choice.folds import Chain
+from lowrank_tangent.choice.chains import Chain, outcomes_of_rounds
 from lowrank_tangent.choice.rule import judge
 from lowrank_tangent.choice.screening import survivors, thinned
 from lowrank_tangent.datasets import DATA_VARIABLE, make_gated, make_square
 from lowrank_tangent.networks import MLP, InfiniteMLP
 
-SMALL = {"depths": [1], "biases": [1.0], "adaptivities": [100.0], "max_rounds": 2, "cv": 3}
+SMALL = {"depths": [1], "biases": [1.0], "max_rounds": 2, "cv": 3}
 
 
 @parametrize_with_checks(
@@ -86,9 +82,7 @@ def test_a_direction_that_matters_is_found_and_scores_are_those_of_scikit_learn(
     X, y = make_square(900, 20, random_state=0)
     X, y, X_new, y_new = X[:200], y[:200], X[200:], y[200:]
     splitter = KFold(3, shuffle=True, random_state=0)
-    model = AdaptiveTangentRegressorCV(
-        depths=[1], biases=[1.0, 3.0], adaptivities=[100.0], max_rounds=4, cv=splitter
-    ).fit(X, y)
+    model = AdaptiveTangentRegressorCV(depths=[1], biases=[1.0, 3.0], max_rounds=4, cv=splitter).fit(X, y)
     results = model.cv_results_
     assert len(results["params"]) == 2 * (1 + 2 * 4)
     ridge = [i for i, candidate in enumerate(results["params"]) if candidate["n_rounds"] == 0]
@@ -214,7 +208,7 @@ def test_rounds_of_a_classifier_have_to_lower_the_share_of_wrong_classes():
 
 def test_units_of_the_targets_do_not_matter():
     X, y = make_square(150, 8, noise=0.1, random_state=0)
-    model = AdaptiveTangentRegressorCV(**SMALL, metrics=["function", "evidence"])
+    model = AdaptiveTangentRegressorCV(**SMALL, metrics=["function", "evidence"], adaptivities=100.0)
     one, other = (clone(model).fit(X, targets) for targets in (y, 1000.0 * y + 7.0))
     assert one.best_index_ == other.best_index_
     np.testing.assert_allclose(other.predict(X), 1000.0 * one.predict(X) + 7.0, rtol=1e-6, atol=1e-4)
@@ -248,9 +242,6 @@ def test_weights_count_in_fits_and_errors(rng):
     prediction = candidate.fit(X[train], y[train], weights[train]).predict(X[test])
     error = np.average((prediction - y[test]) ** 2, weights=weights[test])
     assert model.cv_results_["split0_test_score"][3] == pytest.approx(-error, rel=1e-6)
-    weights[:20] = 0.0
-    with pytest.raises(ValueError, match="every sample of a fold has weight 0"):
-        AdaptiveTangentRegressorCV(**SMALL).fit(X, y, weights)
 
 
 def test_classes_and_splitters():
@@ -273,7 +264,9 @@ def test_classes_and_splitters():
 def test_several_outputs_and_finite_width():
     X, y = make_square(90, 4, random_state=0)
     Y = np.column_stack([y, X[:, 0]])
-    model = AdaptiveTangentRegressorCV(**{**SMALL, "widths": [16, np.inf]}, random_state=0).fit(X, Y)
+    model = AdaptiveTangentRegressorCV(**{**SMALL, "widths": [16, np.inf]}, adaptivities=[100.0], random_state=0).fit(
+        X, Y
+    )
     sizes = {candidate["hidden_layer_sizes"] for candidate in model.cv_results_["params"]}
     assert sizes == {(16,), (np.inf,)}
     tried = {(candidate["hidden_layer_sizes"][0], candidate["metric"]) for candidate in model.cv_results_["params"]}
@@ -389,7 +382,7 @@ def test_networks_without_a_good_chain_are_left_as_ridge_ntk():
     errors = [np.array(values) for values in ([1.0, 0.4], [1.0, 0.9, 0.3], [1.0, 0.8], [1.0, 1.0])]
     remaining, kept = survivors(chains, errors)
     assert kept.tolist() == [True, True, False, False]
-    assert remaining == [*chains[:2], chains[2]._replace(max_rounds=0)]
+    assert remaining == [*chains[:2], chains[2].without_rounds()]
     remaining, kept = survivors(chains, [values[:1] for values in errors])
     assert (remaining, kept.tolist()) == (chains, [True] * 4)
 
@@ -448,7 +441,6 @@ def test_inputs_are_left_alone_where_the_folds_want_no_rounds(rng):
     model = AdaptiveTangentRegressorCV(**SMALL).fit(X, X.sum(axis=1) + 0.5 * rng.standard_normal(80))
     assert model.best_params_["n_rounds"] == 0
     np.testing.assert_array_equal(model.input_transform_, np.eye(4))
-    np.testing.assert_allclose(model.feature_importances_, 0.25)
     X, y = make_square(200, 4, random_state=0)
     model.fit(X, y)
     assert model.best_params_["n_rounds"] > 0
@@ -492,21 +484,10 @@ def test_too_few_samples_for_the_folds(model, y):
         model().fit(np.eye(3), y)
 
 
-def test_where_probabilities_come_from():
-    X, y = load_iris(return_X_y=True)
-    model = AdaptiveTangentClassifierCV(**SMALL)
-    with pytest.raises(AttributeError) as error:
-        model.fit(X, y).predict_proba(X)
-    assert "CalibratedClassifierCV(AdaptiveTangentClassifierCV()) has" in str(error.value.__cause__)
-    assert log_loss(y, CalibratedClassifierCV(model, cv=3).fit(X, y).predict_proba(X)) < 0.3
-
-
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ({"depths": []}, ValueError, r"depths must be a non-empty sequence of values to choose from; got \[\]"),
-        ({"biases": 1.0}, ValueError, "biases must be a non-empty sequence"),
-        ({"metrics": "gradient"}, ValueError, "metrics must be a non-empty sequence"),
         ({"metrics": ["other"]}, ValueError, r"metrics must be one of \['coefficient', 'diagonal', .*got 'other'"),
         ({"metrics": []}, ValueError, "metrics must be a non-empty sequence"),
         ({"metrics": ["diagonal"], "widths": [8]}, ValueError, "metrics: 'diagonal' is for networks of infinite width"),

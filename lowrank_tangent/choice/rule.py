@@ -7,10 +7,17 @@ squared error falls also where no decision changes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+from .._types import Array
 
-def judge(candidates, errors, left_out, wrong=None):
+
+def judge(
+    candidates: Sequence[dict[str, Any]], errors: Array, left_out: Array, wrong: Array | None = None
+) -> tuple[dict[str, Any], int]:
     """Table of results and the index of the chosen candidate.
 
     Of all candidates whose error exceeds the lowest by no more than one standard error of the difference, those with
@@ -20,7 +27,7 @@ def judge(candidates, errors, left_out, wrong=None):
     Parameters
     ----------
     candidates : list of dict
-        Their parameters, "n_rounds" among them; one or more without rounds.
+        Their parameters, with "n_rounds" where there are some; one or more without rounds.
     errors, left_out : ndarray of shape (n_candidates, n_folds)
         Mean squared errors in the folds, and of leave-one-out in the others.
     wrong : ndarray of shape (n_candidates, n_folds), optional
@@ -30,11 +37,22 @@ def judge(candidates, errors, left_out, wrong=None):
     -------
     results : dict
     index : int
+
+    Raises
+    ------
+    ValueError
+        If an error is NaN or infinite.
     """
+    for candidate, row in zip(candidates, errors, strict=True):
+        if not np.isfinite(row).all():
+            raise ValueError(
+                f"the candidate {candidate} has errors {row} in the folds; they have to be finite. Standardise X "
+                "and y, or leave this candidate out."
+            )
     means = errors.mean(axis=1)
     excess = errors - errors[np.argmin(means)]
     spread = _standard_error(excess)
-    rounds = np.array([candidate["n_rounds"] for candidate in candidates])
+    rounds = np.array([candidate.get("n_rounds", 0) for candidate in candidates])
     good = excess.mean(axis=1) <= spread
     index = _lowest(means, good & (rounds == rounds[good].min()))
     if wrong is not None and rounds[index] > 0:
@@ -42,7 +60,8 @@ def judge(candidates, errors, left_out, wrong=None):
         gain = wrong[simplest] - wrong[index]
         if gain.mean() <= _standard_error(gain):
             index = simplest
-    results = {f"param_{name}": [candidate[name] for candidate in candidates] for name in candidates[0]}
+    names = dict.fromkeys(name for candidate in candidates for name in candidate)
+    results: dict[str, Any] = {f"param_{name}": [candidate.get(name) for candidate in candidates] for name in names}
     results |= {f"split{fold}_test_score": -errors[:, fold] for fold in range(errors.shape[1])}
     results |= {
         "params": candidates,
@@ -58,19 +77,19 @@ def judge(candidates, errors, left_out, wrong=None):
     return results, index
 
 
-def _lowest(means, mask):
+def _lowest(means: Array, mask: Array) -> int:
     """Index of the lowest mean among some candidates."""
     chosen = np.flatnonzero(mask)
     return int(chosen[np.argmin(means[chosen])])
 
 
-def _standard_error(differences):
+def _standard_error(differences: Array) -> Array:
     """Standard error of the mean over folds, along the last axis; 0 for one fold, which has none."""
     n_folds = differences.shape[-1]
     return _deviation(differences, 1) / np.sqrt(n_folds) if n_folds > 1 else np.zeros(differences.shape[:-1])
 
 
-def _deviation(values, ddof):
+def _deviation(values: Array, ddof: int) -> Array:
     """Standard deviation along the last axis; errors whose squares would overflow have one, too."""
     unit = np.abs(values).max() or 1.0
     return unit * (values / unit).std(axis=-1, ddof=ddof)
