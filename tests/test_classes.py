@@ -6,8 +6,8 @@ import pytest
 from conftest import random_operator
 from lowrank_tangent import StructuredRegression, TangentFeatures, solve
 from lowrank_tangent.networks import MLP
+from lowrank_tangent.solvers.newton import costs as _costs
 from lowrank_tangent.solvers.newton import kernels as _kernels
-from lowrank_tangent.solvers.newton import preconditioner as _preconditioner
 from lowrank_tangent.solvers.newton.classwise import ClasswiseFactor
 from lowrank_tangent.solvers.newton.preconditioner import Preconditioner
 from lowrank_tangent.solvers.spectral_point import PrimalPoint
@@ -18,7 +18,7 @@ WEIGHTS = np.append(np.linspace(0.2, 3.0, 19), 0.0)
 @pytest.fixture
 def by_class(monkeypatch):
     """Systems that are small enough to be assembled are not."""
-    monkeypatch.setattr(_preconditioner, "_EXACT_UNKNOWNS", 0)
+    monkeypatch.setattr(_costs, "EXACT_UNKNOWNS", 0)
 
 
 def point_at_zero(rng, C, scale, **settings):
@@ -47,7 +47,7 @@ def test_inverse_of_a_small_system(rng, outputs, C, fit_intercept, weights):
     coefs = [0.3 * rng.standard_normal(shape) for shape in operator.coef_shapes]
     point = PrimalPoint(problem, coefs)
     preconditioner = Preconditioner(problem)
-    assert preconditioner.exact
+    assert preconditioner.is_exact
     preconditioner.update(point)
     x = rng.standard_normal((20, C))
     np.testing.assert_allclose(preconditioner.apply(system(point, x)), x, atol=1e-8)
@@ -61,7 +61,7 @@ def test_inverse_of_a_small_system(rng, outputs, C, fit_intercept, weights):
 def test_inverse_of_the_system_without_stretches(rng, C, scale, fit_intercept, weights):
     point = point_at_zero(rng, C, scale, sample_weight=weights, fit_intercept=fit_intercept)
     preconditioner = Preconditioner(point.problem)
-    preconditioner.widen(point)
+    preconditioner.use_double(point)
     x = rng.standard_normal((20, C))  # with what S and the intercept take out
     np.testing.assert_allclose(preconditioner.apply(system(point, x)), x, atol=1e-8)
 
@@ -82,7 +82,7 @@ def test_single_precision_is_close(rng, C):
 def test_it_is_symmetric_and_positive(rng):
     point = point_at_zero(rng, 3, 3.0, fit_intercept=True)
     preconditioner = Preconditioner(point.problem)
-    preconditioner.widen(point)
+    preconditioner.use_double(point)
     columns = np.array([preconditioner.apply(unit.reshape(20, 3)).ravel() for unit in np.eye(60)])
     np.testing.assert_allclose(columns, columns.T, atol=1e-12)
     values = np.linalg.eigvalsh(columns)
@@ -112,7 +112,7 @@ def test_certain_classes_take_few_products(certain, monkeypatch):
     few = solve(certain, "newton")
     fresh = len(products)
     products.clear()
-    monkeypatch.setattr(_preconditioner, "_CLASSWISE_PRODUCTS", 0)
+    monkeypatch.setattr(_costs, "CLASSWISE_PRODUCTS", 0)
     many = solve(certain, "newton")
     assert few.converged
     assert many.converged
@@ -144,7 +144,7 @@ def test_it_is_for_several_classes_that_are_worth_it(rng, monkeypatch):
     with monkeypatch.context() as patch:  # memory for the kernels of the layers, but not for one a class
         patch.setattr(_kernels, "available_memory", lambda: 50_000)
         assert not isinstance(renewed(3), ClasswiseFactor)
-    monkeypatch.setattr(_preconditioner, "_CLASSWISE_PRODUCTS", 0)
+    monkeypatch.setattr(_costs, "CLASSWISE_PRODUCTS", 0)
     assert not isinstance(renewed(3), ClasswiseFactor)
     assert not isinstance(renewed(3, fit_intercept=True)._factor, ClasswiseFactor)
 

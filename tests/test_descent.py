@@ -8,6 +8,7 @@ from conftest import dense_matrix, flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.operators import LayerFactors, TangentOperator
 from lowrank_tangent.solvers import spectral_point as _point
+from lowrank_tangent.solvers.newton import costs as _costs
 from lowrank_tangent.solvers.newton import descent as _descent
 from lowrank_tangent.solvers.newton import method as newton
 from lowrank_tangent.solvers.newton import preconditioner as _preconditioner
@@ -16,9 +17,9 @@ from lowrank_tangent.solvers.newton import preconditioner as _preconditioner
 @pytest.fixture(autouse=True)
 def descents_everywhere(monkeypatch):
     """Small problems begin with a descent, too."""
-    limits = ("_DESCENT_CALLS", "_DESCENT_SAMPLES", "_DESCENT_SAMPLES_PAIRS", "_DESCENT_SHARE", "_DESCENT_SHARE_PAIRS")
-    for limit in (*limits, "_CHEAP_OPERATIONS"):
-        monkeypatch.setattr(_preconditioner, limit, 0.0)
+    for limit in ("DESCENT_CALLS", "DESCENT_SAMPLES", "DESCENT_SAMPLES_PAIRS", "DESCENT_SHARE", "DESCENT_SHARE_PAIRS"):
+        monkeypatch.setattr(_costs, limit, 0.0)
+    monkeypatch.setattr(_costs, "EXACT_PRODUCTS", (0, 0, 0))
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def descend(problem, preconditioner):
 
 def in_double(problem):
     preconditioner = _preconditioner.Preconditioner(problem)
-    preconditioner.products.widen()
+    preconditioner.products.use_double()
     return preconditioner
 
 
@@ -88,7 +89,7 @@ def test_directions_are_those_of_dense_linear_algebra(rng, n_outputs, settings):
     hessian = np.linalg.inv(dense_inverse_majoriser(point)) + matrix.T @ matrix
     np.testing.assert_allclose(flat(direction.change), -np.linalg.solve(hessian, flat(gradient)), atol=1e-9)
     np.testing.assert_allclose(direction.prediction.ravel(), matrix @ flat(direction.change), atol=1e-9)
-    np.testing.assert_allclose(flat(direction.pull), matrix.T @ matrix @ flat(direction.change), atol=1e-9)
+    np.testing.assert_allclose(flat(direction.correlation), matrix.T @ matrix @ flat(direction.change), atol=1e-9)
 
 
 def test_the_first_step_is_that_of_ridge(rng):
@@ -143,7 +144,7 @@ def test_directions_are_conjugate(rng):
         size = np.sqrt((flat(found.change) @ hessian @ flat(found.change)) * (last @ hessian @ last))
         assert abs(flat(found.change) @ hessian @ last) <= 1e-9 * size
         np.testing.assert_allclose(found.prediction, matrix @ flat(found.change))
-        np.testing.assert_allclose(flat(found.pull), matrix.T @ matrix @ flat(found.change))
+        np.testing.assert_allclose(flat(found.correlation), matrix.T @ matrix @ flat(found.change))
 
 
 @pytest.mark.parametrize(
@@ -201,8 +202,8 @@ def count_steps(problem, monkeypatch, factor=1.0):
 
     def wrong(self, gradient):
         steps.append(downhill(self, gradient))
-        pull = [factor * matrix for matrix in steps[-1].pull]
-        return steps[-1]._replace(prediction=factor * steps[-1].prediction, pull=pull)
+        correlation = [factor * matrix for matrix in steps[-1].correlation]
+        return steps[-1]._replace(prediction=factor * steps[-1].prediction, correlation=correlation)
 
     with monkeypatch.context() as patched:
         patched.setattr(_descent._Metric, "downhill", wrong)
@@ -247,11 +248,11 @@ def test_a_new_metric_begins_with_the_true_gradient(rng, monkeypatch):
     def wrong(self, gradient):
         if self.is_new:
             self.is_new, point = False, points[-1]
-            pull = problem.design.rmatvec(problem.target - problem.design.matvec(point.coefs))
-            expected = flat([layer.gradient - matrix for layer, matrix in zip(point.layers, pull, strict=True)])
+            correlation = problem.design.rmatvec(problem.target - problem.design.matvec(point.coefs))
+            expected = flat([layer.gradient - matrix for layer, matrix in zip(point.layers, correlation, strict=True)])
             np.testing.assert_allclose(flat(gradient), expected, atol=1e-4 * np.linalg.norm(expected))
         step = downhill(self, gradient)
-        return step._replace(pull=[0.9 * matrix for matrix in step.pull])
+        return step._replace(correlation=[0.9 * matrix for matrix in step.correlation])
 
     monkeypatch.setattr(_descent._Metric, "__init__", count_metric)
     monkeypatch.setattr(_descent._Metric, "downhill", wrong)
@@ -275,8 +276,8 @@ def test_only_what_is_one_metric_leads_a_descent(rng, counted, outputs, n_output
 
 
 def test_it_pays_where_not_much_adapts_alone(rng, monkeypatch, counted):
-    monkeypatch.setattr(_preconditioner, "_DESCENT_SHARE", 0.001)
-    monkeypatch.setattr(_preconditioner, "_DESCENT_SHARE_PAIRS", 0.02)
+    monkeypatch.setattr(_costs, "DESCENT_SHARE", 0.001)
+    monkeypatch.setattr(_costs, "DESCENT_SHARE_PAIRS", 0.02)
     for n_outputs, root in ((1, 100.0), (2, 2000.0)):
         problem = make_problem(rng, n_outputs=n_outputs, alpha=1e-3)
         largest = max(np.linalg.norm(coef, 2) for coef in solve(problem.with_strength(1e-3, 0.0)).coefs)

@@ -11,6 +11,7 @@ from lowrank_tangent import StructuredRegression, TangentFeatures, solve
 from lowrank_tangent.networks import InfiniteMLP
 from lowrank_tangent.operators import LayerFactors, TangentOperator
 from lowrank_tangent.solvers import spectral_point as _point
+from lowrank_tangent.solvers.newton import costs as _costs
 from lowrank_tangent.solvers.newton import method as newton
 from lowrank_tangent.solvers.newton import preconditioner as _preconditioner
 from lowrank_tangent.solvers.newton import products as _products
@@ -43,7 +44,7 @@ def pair(rng, problem):
     sampled = copy.copy(problem)
     sampled.design = design
     return (
-        _point.PrimalPoint(problem, design.by_entries(coefs)),
+        _point.PrimalPoint(problem, [_point.entries_of(coef) for coef in coefs]),
         _point.PrimalPoint(sampled, coefs),
     )
 
@@ -56,18 +57,18 @@ def test_coefficients_have_the_same_products(rng, pair):
     entries, sampled = pair
     dual = rng.standard_normal((N, C))
     assert_close(sampled.prediction, entries.prediction)
-    pulls = zip(entries.problem.design.rmatvec(dual), sampled.problem.design.rmatvec(dual), strict=True)
-    for coef, other, (pull, sampled_pull) in zip(entries.coefs, sampled.coefs, pulls, strict=True):
-        assert_close(_point.gram_singular_values(sampled_pull), _point.gram_singular_values(pull))
+    correlations = zip(entries.problem.design.rmatvec(dual), sampled.problem.design.rmatvec(dual), strict=True)
+    for coef, other, (correlation, sampled_correlation) in zip(entries.coefs, sampled.coefs, correlations, strict=True):
+        assert_close(_point.gram_singular_values(sampled_correlation), _point.gram_singular_values(correlation))
         if not isinstance(other, np.ndarray):
             assert_close(other.gram, coef @ coef.T)
-            assert_close(other.times_pull(sampled_pull), coef @ pull.T)
-            assert_close((sampled_pull + sampled_pull).gram, 4.0 * pull @ pull.T)
+            assert_close(other.times_correlation(sampled_correlation), coef @ correlation.T)
+            assert_close((sampled_correlation + sampled_correlation).gram, 4.0 * correlation @ correlation.T)
 
 
 def test_nothing_is_zero(problem):
     design = _samples.SampledDesign(problem.design, [0, 2])
-    coefs = design.by_entries(design.zeros())
+    coefs = [_point.entries_of(coef) for coef in design.zeros()]
     assert [coef.shape for coef in coefs] == problem.design.coef_shapes
     assert not any(coef.any() for coef in coefs)
 
@@ -85,7 +86,7 @@ def test_newton_steps_are_the_same(rng, pair):
         assert _point.PenaltyLine(sampled, other).at(length) == pytest.approx(expected, rel=1e-9)
         moved = sampled.moved(length, other, prediction).coefs
         expected = entries.moved(length, change, prediction).coefs
-        for coef, matrix in zip(sampled.problem.design.by_entries(moved), expected, strict=True):
+        for coef, matrix in zip(map(_point.entries_of, moved), expected, strict=True):
             assert_close(coef, matrix)
 
 
@@ -101,8 +102,8 @@ def test_products_with_the_system_are_the_same(rng, pair, monkeypatch):
 @pytest.fixture
 def treated_as_large(monkeypatch):
     """Small problems written in the samples wherever that is possible; the operators in which that was done."""
-    monkeypatch.setattr(_preconditioner, "_EXACT_UNKNOWNS", 0)
-    monkeypatch.setattr(_products, "_PRODUCTS", 1e9)
+    monkeypatch.setattr(_costs, "EXACT_UNKNOWNS", 0)
+    monkeypatch.setattr(_costs, "KERNEL_PRODUCTS", 1e9)
     return recorded(monkeypatch, lambda design, shape: True)
 
 
@@ -156,12 +157,12 @@ def test_solutions_are_the_same(rng, treated_as_large, name, weighted):
 def test_where_the_samples_are_not_exact_enough_entries_go_on(rng, treated_as_large, monkeypatch):
     problem = many_outputs(rng, 50, [(8, 30), (50, 1)])
     expected = solve(problem, "newton", tol=1e-9)
-    exact = _samples.SampledCoef.times_pull
+    exact = _samples.SampledCoef.times_correlation
 
-    def inexact(self, pull):
-        return exact(self, pull) * (1.0 + 0.1 * rng.standard_normal())
+    def inexact(self, correlation):
+        return exact(self, correlation) * (1.0 + 0.1 * rng.standard_normal())
 
-    monkeypatch.setattr(_samples.SampledCoef, "times_pull", inexact)
+    monkeypatch.setattr(_samples.SampledCoef, "times_correlation", inexact)
     solution = solve(problem, "newton", tol=1e-9)
     assert solution.converged  # which such steps do not lead to
     assert solution.objective == pytest.approx(expected.objective, rel=2e-9)
@@ -217,8 +218,8 @@ def test_ten_outputs_of_infinite_width_are_written_in_the_samples(rng, monkeypat
 
 def test_coefficients_in_the_samples_do_not_descend(rng, monkeypatch):
     """A descent adds up products of entries, which these coefficients do not have."""
-    for cost in ("_DESCENT_CALLS", "_DESCENT_SAMPLES", "_DESCENT_SHARE"):
-        monkeypatch.setattr(_preconditioner, cost, 0.0)
+    for cost in ("DESCENT_CALLS", "DESCENT_SAMPLES", "DESCENT_SHARE"):
+        monkeypatch.setattr(_costs, cost, 0.0)
     monkeypatch.setattr(newton, "descend", lambda *_: pytest.fail("a descent"))
     X = rng.standard_normal((210, 4))
     operator = TangentFeatures(InfiniteMLP(2, bias=1.0)).fit(X, 10).operator(X)

@@ -15,8 +15,8 @@ from lowrank_tangent.operators import LayerFactors, TangentOperator
 from lowrank_tangent.penalties import PowerPenalty, ScaledPenalty, divided_differences
 from lowrank_tangent.solvers import SOLVERS
 from lowrank_tangent.solvers import spectral_point as _point
-from lowrank_tangent.solvers.newton import kernels as _kernels
-from lowrank_tangent.solvers.newton import preconditioner as _preconditioner
+from lowrank_tangent.solvers.newton import costs as _costs
+from lowrank_tangent.solvers.newton import exact as _exact
 
 pytestmark = pytest.mark.filterwarnings("error")
 LAYERS = {"one layer": [(4, 6)], "two layers": [(3, 5), (5, 2)]}
@@ -86,10 +86,10 @@ def test_newton_certifies_every_convex_problem(name, penalty):
         assert solution.converged, (alpha, adaptivity, solution.dual_gap, solution.message)
         # Recomputed from the definition, with the dense matrix in place of the operator.
         A, r = dense_matrix(operator), solution.dual.ravel()
-        pulls = np.split(A.T @ r, np.cumsum([p * q for p, q in operator.coef_shapes])[:-1])
+        correlations = np.split(A.T @ r, np.cumsum([p * q for p, q in operator.coef_shapes])[:-1])
         spectra = [
-            np.linalg.svd(pull.reshape(shape), compute_uv=False)
-            for pull, shape in zip(pulls, operator.coef_shapes, strict=True)
+            np.linalg.svd(correlation.reshape(shape), compute_uv=False)
+            for correlation, shape in zip(correlations, operator.coef_shapes, strict=True)
         ]
         mu = 1.0 / adaptivity
         u = np.concatenate([2 * s / alpha / np.sqrt(mu) for s in spectra])
@@ -156,9 +156,9 @@ def test_steps_of_drafts_are_in_single_precision(rng):
     problem = StructuredRegression(design, np.ones(8), "power", 0.1, 50.0)
     draft = copy.copy(problem)
     draft.design = problem.design.with_precision(np.float32)
-    coefs, pull = ([0.1 * rng.standard_normal(shape) for shape in shapes] for _ in range(2))
+    coefs, correlation = ([0.1 * rng.standard_normal(shape) for shape in shapes] for _ in range(2))
     (change, energy), (rough, rough_energy) = (
-        _point.PrimalPoint(one, coefs).newton_change(pull, one.design.dtype) for one in (problem, draft)
+        _point.PrimalPoint(one, coefs).newton_change(correlation, one.design.dtype) for one in (problem, draft)
     )
     largest = max(np.abs(matrix).max() for matrix in change)
     errors = [np.abs(a - b).max() / largest for a, b in zip(change, rough, strict=True)]
@@ -175,8 +175,10 @@ def test_small_steps_in_single_precision_are_as_exact_as_large_ones(rng):
     point = _point.PrimalPoint(problem, [0.1 * rng.standard_normal(shape) for shape in shapes])
     directions = [rng.standard_normal(shape) for shape in shapes]
     for size in (1.0, 1e-6):
-        pull = [layer.gradient + size * part for layer, part in zip(point.layers, directions, strict=True)]
-        (change, energy), (rough, rough_energy) = (point.newton_change(pull, kind) for kind in (np.float64, np.float32))
+        correlation = [layer.gradient + size * part for layer, part in zip(point.layers, directions, strict=True)]
+        (change, energy), (rough, rough_energy) = (
+            point.newton_change(correlation, kind) for kind in (np.float64, np.float32)
+        )
         for exact, found in zip(change, rough, strict=True):
             np.testing.assert_allclose(found, exact, atol=1e-5 * np.abs(exact).max())
         assert rough_energy == pytest.approx(energy, rel=1e-5)
@@ -227,7 +229,9 @@ def test_assembled_system_is_the_system(rng, outputs, C, shapes):
         part @ np.array([layer.curvature_solver()(row.reshape(layer.shape)).ravel() for row in part]).T
         for part, layer in zip(columns, point.layers, strict=True)
     )
-    np.testing.assert_allclose(_preconditioner._system_kernel(point), problem.alpha * expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        _exact.ExactSystem.of(problem)._curved(point), problem.alpha * expected, rtol=1e-9, atol=1e-9
+    )
 
 
 def test_a_gap_that_rounding_lifts_above_tol_is_not_said_to_be_below(rng, monkeypatch):
@@ -341,9 +345,9 @@ def test_large_problems_use_the_mean_kernel_and_find_the_same(rng, monkeypatch):
     operator = random_operator(rng, 60, [(5, 8), (9, 3)], "network", 3)
     problem = StructuredRegression(operator, low_rank_target(rng, operator), "kl", 1e-2, 100.0)
     exact = solve(problem, "newton", tol=1e-9)
-    monkeypatch.setattr(_preconditioner, "_EXACT_UNKNOWNS", 0)
+    monkeypatch.setattr(_costs, "EXACT_UNKNOWNS", 0)
     approximate = solve(problem, "newton", tol=1e-9)
-    monkeypatch.setattr(_kernels, "_KERNEL_SAMPLES", 0)
+    monkeypatch.setattr(_costs, "KERNEL_SAMPLES", 0)
     none = solve(problem, "newton", tol=1e-9)
     for solution in (approximate, none):
         assert solution.converged

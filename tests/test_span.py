@@ -55,13 +55,13 @@ def test_the_best_of_the_span_is_found(rng, loss, outputs):
     # The dual point: nothing in the span changes the second-order approximation of the dual to first order.
     point, change = found.point, found.dual - found.point.residual
     gradient = [layer.gradient for layer in point.layers]
-    misses = [pull - g for pull, g in zip(wanted.design.rmatvec(found.dual), gradient, strict=True)]
+    misses = [correlation - g for correlation, g in zip(wanted.design.rmatvec(found.dual), gradient, strict=True)]
     images = [layer.curvature_solver()(miss) for layer, miss in zip(point.layers, misses, strict=True)]
     for one in known:
         terms = [np.vdot(a, b) for a, b in zip(wanted.design.rmatvec(one.dual), images, strict=True)]
         terms.append(np.vdot(one.dual, point.loss.conjugate_curvature(change)))
         assert abs(sum(terms)) <= 1e-8 * max(sum(abs(term) for term in terms), 1e-8)
-    np.testing.assert_allclose(flat(found.pull), flat(wanted.design.rmatvec(found.dual)), atol=1e-10)
+    np.testing.assert_allclose(flat(found.correlation), flat(wanted.design.rmatvec(found.dual)), atol=1e-10)
 
 
 @pytest.mark.parametrize(("loss", "outputs"), CASES)

@@ -6,8 +6,8 @@ import pytest
 from conftest import flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.operators import LayerFactors, TangentOperator
+from lowrank_tangent.solvers.newton import costs as _costs
 from lowrank_tangent.solvers.newton import method as newton
-from lowrank_tangent.solvers.newton import preconditioner as _preconditioner
 from lowrank_tangent.solvers.newton import stages as _stages
 from lowrank_tangent.solvers.spectral_point import PrimalPoint
 
@@ -84,9 +84,9 @@ def test_ridge_costs_what_the_penalty_does(rng, penalty):
 def test_gradients_that_say_nothing_leave_alpha_as_it_is(rng, scale):
     problem = make_problem(rng)
     zero = PrimalPoint(problem, problem.design.zeros())
-    pull = [scale * matrix for matrix in problem.design.rmatvec(zero.residual)]
+    correlation = [scale * matrix for matrix in problem.design.rmatvec(zero.residual)]
     with np.errstate(over="ignore"):
-        assert _stages.ridge_alpha(zero, pull) == problem.alpha
+        assert _stages.ridge_alpha(zero, correlation) == problem.alpha
 
 
 @pytest.mark.parametrize("loss", ["squared", "multinomial"])
@@ -95,7 +95,7 @@ def test_gradients_that_say_nothing_leave_alpha_as_it_is(rng, scale):
 def test_nearly_nuclear_problems_take_few_iterations(rng, monkeypatch, penalty, loss, drafts):
     """Each is a nuclear norm to six digits, which takes a hundred iterations with one alpha for all stages."""
     if drafts:
-        monkeypatch.setattr(_preconditioner, "_CHEAP_OPERATIONS", 0.0)
+        monkeypatch.setattr(_costs, "EXACT_PRODUCTS", (0, 0, 0))
     problem = make_problem(rng, penalty, 1e12, loss, n=60)
     for weight in (0.01, 0.1):
         largest = max(

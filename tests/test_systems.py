@@ -14,6 +14,7 @@ from lowrank_tangent.linalg.cholesky import CholeskyFactor
 from lowrank_tangent.operators import TangentOperator
 from lowrank_tangent.penalties import PowerPenalty
 from lowrank_tangent.solvers import spectral_point as _point
+from lowrank_tangent.solvers.newton import costs as _costs
 from lowrank_tangent.solvers.newton import kernels as _kernels
 from lowrank_tangent.solvers.newton import pairs as _pairs
 from lowrank_tangent.solvers.newton import preconditioner as _preconditioner
@@ -114,7 +115,7 @@ def test_products_are_those_of_the_system(rng, monkeypatch, outputs, C, shapes, 
     found = products.at(point)(vector.astype(products.design.dtype))
     assert found.dtype == (np.float32 if single else np.float64)
     np.testing.assert_allclose(found, expected, rtol=0.0, atol=(1e-5 if single else 1e-11) * np.abs(expected).max())
-    products.widen()
+    products.use_double()
     found = products.at(point)(vector)
     np.testing.assert_allclose(found, expected, rtol=0.0, atol=1e-11 * np.abs(expected).max())
 
@@ -200,10 +201,10 @@ def test_every_preconditioner_leads_to_the_same_solution(rng, monkeypatch, outpu
     operator = random_operator(rng, 60, shapes, outputs, C)
     problem = StructuredRegression(operator, low_rank_target(rng, operator), "power", alpha, 100.0)
     expected = solve(problem, "newton", tol=1e-10)
-    monkeypatch.setattr(_preconditioner, "_CHEAP_OPERATIONS", 0)
+    monkeypatch.setattr(_costs, "EXACT_PRODUCTS", (0, 0, 0))
     if way == "landmarks":
-        monkeypatch.setattr(_kernels, "_KERNEL_SAMPLES", 0)
-        monkeypatch.setattr(_preconditioner, "_LANDMARK_ENTRIES", 20 * 60)
+        monkeypatch.setattr(_costs, "KERNEL_SAMPLES", 0)
+        monkeypatch.setattr(_costs, "LANDMARK_ENTRIES", 20 * 60)
     found = solve(problem, "newton", tol=1e-10)
     assert found.converged
     assert found.objective == pytest.approx(expected.objective, rel=1e-9)
@@ -296,9 +297,9 @@ def test_passes_that_change_nothing_come_to_an_end(rng, monkeypatch, scale):
 def test_products_are_widened_once(rng, monkeypatch):
     """Where the preconditioner is not positive definite in single precision, a draft goes on with one in double."""
     widened = []
-    widen = _products.SystemProducts.widen
-    monkeypatch.setattr(_products.SystemProducts, "widen", lambda self: (widened.append(1), widen(self)))
-    monkeypatch.setattr(_preconditioner, "_CHEAP_OPERATIONS", 0.0)
+    widen = _products.SystemProducts.use_double
+    monkeypatch.setattr(_products.SystemProducts, "use_double", lambda self: (widened.append(1), widen(self)))
+    monkeypatch.setattr(_costs, "EXACT_PRODUCTS", (0, 0, 0))
     operator = random_operator(rng, 100, [(5, 9), (8, 3)])
     problem = StructuredRegression(operator, low_rank_target(rng, operator, 0.1), alpha=1.0, adaptivity=1e9)
     assert solve(problem, "newton", 1e-6).converged
@@ -329,7 +330,7 @@ def test_what_single_precision_makes_of_a_step_is_part_of_the_residual(rng):
 def test_steps_are_found_in_the_precision_of_the_products(rng, monkeypatch, breaks_down):
     operator = random_operator(rng, 100, [(5, 9), (8, 3)])
     problem = StructuredRegression(operator, low_rank_target(rng, operator), alpha=0.1, adaptivity=30.0)
-    monkeypatch.setattr(_preconditioner, "_CHEAP_OPERATIONS", 0.0)
+    monkeypatch.setattr(_costs, "EXACT_PRODUCTS", (0, 0, 0))
     preconditioner = _preconditioner.Preconditioner(problem)
     if breaks_down:  # in single precision
         monkeypatch.setattr(_system, "_STALLED", -1.0)

@@ -38,7 +38,7 @@ def inner_product(these, those):
 
 def gram_singular_values(matrix):
     """Singular values to absolute accuracy √eps, far cheaper than by an SVD; the final certificate uses the SVD."""
-    return np.sqrt(np.maximum(np.linalg.eigvalsh(_finite(_gram(matrix))), 0.0))
+    return np.sqrt(np.maximum(np.linalg.eigvalsh(_finite(gram_of(matrix))), 0.0))
 
 
 def _finite(gram):
@@ -48,13 +48,28 @@ def _finite(gram):
     return gram
 
 
-def _gram(matrix):
-    """Inner products of a matrix with itself on its smaller side, whatever it is written in."""
-    if not isinstance(matrix, np.ndarray):
-        return matrix.gram
+# Coefficients, their changes and correlations A* r are matrices, entry by entry. Another way to write them registers
+# its classes with the three functions below, as `samples.py` does.
+
+
+@functools.singledispatch
+def gram_of(matrix):
+    """Inner products of a matrix with itself on its smaller side."""
     wide = widened(matrix)
     with np.errstate(over="ignore", invalid="ignore"):
         return wide @ wide.T
+
+
+@functools.singledispatch
+def spectrum_of(coef, eigen, penalty, alpha, dtype):
+    """Spectral calculus of one layer's coefficients."""
+    return LayerSpectrum(coef, penalty, alpha, dtype, eigen)
+
+
+@functools.singledispatch
+def entries_of(coef):
+    """Coefficients as a matrix, entry by entry."""
+    return coef
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,13 +97,13 @@ class PrimalPoint:
     @functools.cached_property
     def eigen(self):
         """Eigenvalues and eigenvectors of each layer's Gram matrix."""
-        return [Eigen(_gram(coef)) for coef in self.coefs] if self.known_eigen is None else self.known_eigen
+        return [Eigen(gram_of(coef)) for coef in self.coefs] if self.known_eigen is None else self.known_eigen
 
     @functools.cached_property
     def layers(self):
         """Spectral calculus of each layer."""
         return [
-            _spectrum_of(coef, eigen, penalty, self.problem.alpha, self.problem.design.dtype)
+            spectrum_of(coef, eigen, penalty, self.problem.alpha, self.problem.design.dtype)
             for coef, eigen, penalty in zip(self.coefs, self.eigen, self.problem.spectral, strict=True)
         ]
 
@@ -142,16 +157,10 @@ class PrimalPoint:
         layers = zip(self.layers, zip(*directions, strict=True), strict=True)
         return sum(layer.curvature_solver().inner_products(matrices) for layer, matrices in layers)
 
-    def newton_change(self, pull, dtype):
+    def newton_change(self, correlation, dtype):
         """``dB = W (X − G)`` of one matrix X a layer, and ⟨dB, X − G⟩, in some precision where B is in entries."""
-        found = [layer.newton_change(matrix, dtype) for layer, matrix in zip(self.layers, pull, strict=True)]
+        found = [layer.newton_change(matrix, dtype) for layer, matrix in zip(self.layers, correlation, strict=True)]
         return [change for change, _ in found], sum(energy for _, energy in found)
-
-
-def _spectrum_of(coef, eigen, penalty, alpha, dtype):
-    """Spectral calculus of one layer, whose coefficients may be written in the samples (`samples.py`)."""
-    is_matrix = isinstance(coef, np.ndarray)
-    return LayerSpectrum(coef, penalty, alpha, dtype, eigen) if is_matrix else coef.spectrum(eigen, penalty, alpha)
 
 
 class Eigen:
@@ -193,7 +202,7 @@ class LayerSpectrum(Spectrum):
     """
 
     def __init__(self, coef, spectral, alpha, dtype=np.float64, eigen=None):
-        super().__init__(Eigen(_gram(coef)) if eigen is None else eigen, spectral)
+        super().__init__(Eigen(gram_of(coef)) if eigen is None else eigen, spectral)
         self.alpha = alpha
         self.dtype = np.dtype(dtype)
         self.shape = coef.shape

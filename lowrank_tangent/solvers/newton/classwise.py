@@ -15,9 +15,51 @@ Source: Rasmussen & Williams, Gaussian Processes for Machine Learning (2006), se
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from ...linalg.cholesky import CholeskyFactor
+from . import costs
+from .costs import skinny_cost, stretch_cost
+from .kernels import kernel_fits, output_kernels
+from .kind import Kind, shifted_factor
+
+
+class Classwise(Kind):
+    """A factor a class, for losses whose Hessian couples the outputs of a sample.
+
+    Parameters
+    ----------
+    design : Operator
+    """
+
+    def __init__(self, design):
+        n, C = design.n_samples, design.n_outputs
+        sides = sum(min(shape) for shape in design.coef_shapes)
+        self.renewal_cost = stretch_cost(n, sides) + C * n**2 * (n + costs.CHOLESKY_ENTRY)
+        self.solve_cost = (2 * C + 1) * skinny_cost(n, 1)
+
+    @classmethod
+    def of(cls, problem):
+        """The kind for a problem; None if its loss has no such factor, or its kernels are too large."""
+        design = problem.design
+        couples = design.n_outputs > 1 and problem.loss.has_classwise_factor
+        return cls(design) if couples and kernel_fits(design, others=design.n_outputs + 1) else None
+
+    def factor(self, point, products, pairs=True):
+        """Factor of the system without Γ terms."""
+        design, loss = products.design, point.loss
+        if design.outputs == "shared":
+            kernels = itertools.repeat(products.kernels.mean(point), design.n_outputs)
+        else:
+            kernels = output_kernels(design, point)
+
+        def scaled(kernel, scale):
+            return shifted_factor(lambda: scale[:, None] * kernel * scale, point.problem.alpha)
+
+        factors = map(scaled, kernels, loss.scales.T.astype(design.dtype))
+        return ClasswiseFactor(factors, point.problem.alpha, loss.roots.astype(design.dtype))
 
 
 class ClasswiseFactor:

@@ -39,14 +39,14 @@ _LEAST_SERVICE = 4
 _LEAST_OBJECTIVE = 1e-4
 
 
-def descend(zero, pull, preconditioner, tol):
+def descend(zero, correlation, preconditioner, tol):
     """Descend from B = 0 to near the minimum.
 
     Parameters
     ----------
     zero : PrimalPoint
         B = 0 of a problem with a convex penalty and the squared loss, in any precision.
-    pull : list of ndarray
+    correlation : list of ndarray
         A* r there.
     preconditioner : Preconditioner
         One that serves as a metric. It is renewed on the way.
@@ -72,13 +72,13 @@ def descend(zero, pull, preconditioner, tol):
                 seen, point = point, PrimalPoint(problem, point.coefs)
                 if _has_drifted(seen, point):
                     break
-                pull = problem.design.rmatvec(point.residual)
+                correlation = problem.design.rmatvec(point.residual)
             last, metric = None, _Metric(point, preconditioner)
             lifetime += service
             left = lifetime
         gradient = [
             (layer.gradient - matrix).astype(problem.design.dtype, copy=False)
-            for layer, matrix in zip(point.layers, pull, strict=True)
+            for layer, matrix in zip(point.layers, correlation, strict=True)
         ]
         newest = metric.downhill(gradient)
         decrement = -inner_product(gradient, newest.change)
@@ -98,7 +98,7 @@ def descend(zero, pull, preconditioner, tol):
         if length is None:
             break
         point = point.moved(length, step.change, step.prediction)
-        pull = [matrix - length * change for matrix, change in zip(pull, step.pull, strict=True)]
+        correlation = [matrix - length * change for matrix, change in zip(correlation, step.correlation, strict=True)]
         last = step, gradient
         left -= 1
     if lifetime > 1:
@@ -126,14 +126,14 @@ class _Direction(NamedTuple):
 
     change: list
     prediction: np.ndarray
-    pull: list
+    correlation: list
 
     def times(self, length):
         """That multiple."""
         return _Direction(
             [length * matrix for matrix in self.change],
             length * self.prediction,
-            [length * matrix for matrix in self.pull],
+            [length * matrix for matrix in self.correlation],
         )
 
     def plus(self, share, other):
@@ -141,7 +141,7 @@ class _Direction(NamedTuple):
         return _Direction(
             [one + share * two for one, two in zip(self.change, other.change, strict=True)],
             self.prediction + share * other.prediction,
-            [one + share * two for one, two in zip(self.pull, other.pull, strict=True)],
+            [one + share * two for one, two in zip(self.correlation, other.correlation, strict=True)],
         )
 
 
@@ -160,9 +160,9 @@ class _Metric:
     def downhill(self, gradient):
         """Minus its inverse times the gradient."""
         prediction = -self._preconditioner.apply(self._design.matvec(self._inverse(gradient)))
-        pull = self._design.rmatvec(prediction)
-        change = self._inverse([-g - a for g, a in zip(gradient, pull, strict=True)])
-        return _Direction(change, prediction, pull)
+        correlation = self._design.rmatvec(prediction)
+        change = self._inverse([-g - a for g, a in zip(gradient, correlation, strict=True)])
+        return _Direction(change, prediction, correlation)
 
     def _inverse(self, matrices):
         """D⁻¹ times one matrix a layer."""

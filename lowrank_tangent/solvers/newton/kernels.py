@@ -12,11 +12,8 @@ from sklearn.utils import gen_batches
 from ...linalg.memory import available_memory
 from ...linalg.transforms import ProductTransform
 from ...operators import TangentOperator
+from . import costs
 from .pairs import product
-
-#: Largest number of samples for which n × n kernels are formed, and the largest share of the memory that they may take.
-_KERNEL_SAMPLES = 12_000
-_KERNEL_SHARE = 0.25
 
 #: Entries of a block of rows of a kernel.
 _BLOCK_ENTRIES = 2**18
@@ -24,9 +21,9 @@ _BLOCK_ENTRIES = 2**18
 
 def kernel_fits(design, others=0):
     """Whether the n × n kernels of every layer, some of their sums and so many others are to be formed at all."""
-    kernels = len(design.layers) + 4 + others
-    size = 4.0 * kernels * design.n_samples**2
-    return not design.is_streamed and design.n_samples <= _KERNEL_SAMPLES and size <= _KERNEL_SHARE * available_memory()
+    n, kernels = design.n_samples, len(design.layers) + 4 + others
+    fits = n <= costs.KERNEL_SAMPLES and 4.0 * kernels * n**2 <= costs.KERNEL_SHARE * available_memory()
+    return fits and bool(design.layers) and not design.is_streamed
 
 
 def is_outer(layer):

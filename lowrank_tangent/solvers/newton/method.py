@@ -29,12 +29,11 @@ import copy
 import numpy as np
 
 from ...certificate import Certificate
-from ...operators import TangentOperator
-from ..spectral_point import PrimalPoint, gram_singular_values
+from ..spectral_point import PrimalPoint, entries_of, gram_singular_values
 from .descent import descend
 from .line_search import step_length
 from .preconditioner import Preconditioner
-from .samples import SampledDesign, by_entries
+from .samples import SampledDesign
 from .stages import first_stage, is_stage_done, next_stage, ridge_alpha
 from .system import solve_system
 
@@ -75,8 +74,8 @@ def solve_newton(problem, monitor, max_iter, warm_start, preconditioner=None):
         point = PrimalPoint(problem, coefs)
         return _iterate(point, dual, problem.design.rmatvec(dual), problem, monitor, max_iter, preconditioner)
     point, dual = _start(problem, preconditioner, monitor.tol)
-    pull = point.problem.design.rmatvec(dual)
-    return _iterate(point, dual, pull, problem, monitor, max_iter, preconditioner)
+    correlation = point.problem.design.rmatvec(dual)
+    return _iterate(point, dual, correlation, problem, monitor, max_iter, preconditioner)
 
 
 def continue_path(problem, monitor, max_iter, start, preconditioner):
@@ -86,56 +85,57 @@ def continue_path(problem, monitor, max_iter, start, preconditioner):
     return _iterate(*start, problem, monitor, max_iter, preconditioner)
 
 
-def _iterate(point, dual, pull, problem, monitor, max_iter, preconditioner):
+def _iterate(point, dual, correlation, problem, monitor, max_iter, preconditioner):
     """Newton's method from a primal point and a dual point, of this problem, or of a draft or an early stage of it."""
-    best = _BestPair(_in_terms_of(point.problem.design, problem), point, dual, pull)
+    best = _BestPair(_in_terms_of(point.problem.design, problem), point, dual, correlation)
     solved = True
     for iteration in range(max_iter + 1):
         design = point.problem.design
         if design is not problem.design and (not solved or best.is_too_fine(monitor.tol)):
-            point = PrimalPoint(_in_terms_of(problem.design, point.problem), by_entries(design, point.coefs))
-            pull = problem.design.rmatvec(dual)
-            best = _BestPair(problem, point, dual, pull)
+            coefs = [entries_of(coef) for coef in point.coefs]
+            point = PrimalPoint(_in_terms_of(problem.design, point.problem), coefs)
+            correlation = problem.design.rmatvec(dual)
+            best = _BestPair(problem, point, dual, correlation)
         message = monitor.record(iteration, best.certificate)
         if message:
             break
         if iteration == max_iter:
             message = f"max_iter={max_iter} reached"
             break
-        step, solved = _newton_step(point, dual, pull, preconditioner, monitor.tol * best.objective)
+        step, solved = _newton_step(point, dual, correlation, preconditioner, monitor.tol * best.objective)
         moved = _move_along(step, solved)
         if moved is not None:
             best.offer_primal(moved)
             point = moved
-        elif point.problem.design is problem.design and not preconditioner.sharpen(point):
+        elif point.problem.design is problem.design and not preconditioner.improve(point):
             if _is_lost(step, solved):
                 raise FloatingPointError("rounding errors of Newton's equation dwarf the objective")
             if point.problem.spectral is problem.spectral:
                 message = "the objective cannot be improved in floating-point arithmetic"
-                best.offer_dual(step.dual, step.pull)
+                best.offer_dual(step.dual, step.correlation)
                 monitor.record(iteration + 1, best.certificate)
                 break
-        dual, pull = step.dual, step.pull
-        best.offer_dual(dual, pull)
+        dual, correlation = step.dual, step.correlation
+        best.offer_dual(dual, correlation)
         if not problem.loss.is_quadratic:
             # r' is a dual point of a quadratic model; that of the loss itself is in the domain of its conjugate.
             dual = point.residual
-            pull = point.problem.design.rmatvec(dual)
-            best.offer_dual(dual, pull)
+            correlation = point.problem.design.rmatvec(dual)
+            best.offer_dual(dual, correlation)
         if point.problem.spectral is not problem.spectral and (moved is None or is_stage_done(point, step.decrement)):
             point = next_stage(point, best.problem)
         solved = solved and moved is not None
-    return by_entries(best.problem.design, best.coefs), best.dual, message
+    return [entries_of(coef) for coef in best.coefs], best.dual, message
 
 
 def _start(problem, preconditioner, tol):
     """Primal and dual point to start from, of the problem or of a draft of it: a descent's, or those of ridge."""
     draft = _draft_of(problem, preconditioner)
-    zero, pull, alpha = _outset(draft)
-    if preconditioner.leads_descent(alpha / problem.alpha) and isinstance(draft.design, TangentOperator):
+    zero, correlation, alpha = _outset(draft)
+    if preconditioner.leads_descent(alpha / problem.alpha) and preconditioner.products.has(draft.design):
         # Numbers that leave the precision at hand, too, are a reason to start otherwise.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"), contextlib.suppress(FloatingPointError):
-            start = descend(zero, pull, preconditioner, tol)
+            start = descend(zero, correlation, preconditioner, tol)
             if start is not None:
                 return start
     ridge_tol = max(_RIDGE_TOL, _RIDGE_MARGIN * tol)
@@ -149,8 +149,8 @@ def _start(problem, preconditioner, tol):
 def _outset(problem):
     """The point B = 0, A* r there, and the alpha of the ridge solution to start from."""
     zero = PrimalPoint(problem, problem.design.zeros(), np.zeros_like(problem.target))
-    pull = problem.design.rmatvec(zero.residual)
-    return zero, pull, ridge_alpha(zero, pull)
+    correlation = problem.design.rmatvec(zero.residual)
+    return zero, correlation, ridge_alpha(zero, correlation)
 
 
 def _draft_of(problem, preconditioner):
@@ -192,11 +192,11 @@ def _ridge(zero, alpha, preconditioner, tol):
 class _BestPair:
     """The best primal and the best dual point so far, for the strength that is asked for."""
 
-    def __init__(self, problem, point, dual, pull):
+    def __init__(self, problem, point, dual, correlation):
         self.problem = problem
         self.objective, self.dual_objective = np.inf, -np.inf
         self.offer_primal(point)
-        self.offer_dual(dual, pull)
+        self.offer_dual(dual, correlation)
 
     @property
     def certificate(self):
@@ -218,23 +218,23 @@ class _BestPair:
         if objective < self.objective:
             self.objective, self.coefs = objective, point.coefs
 
-    def offer_dual(self, dual, pull):
+    def offer_dual(self, dual, correlation):
         """Keep the best multiple of a dual point if its objective is higher."""
         inside = self.problem.loss.nearest_dual(self.problem.target, dual)
         if inside is not dual:
-            dual, pull = inside, self.problem.design.rmatvec(inside)
-        spectra = [gram_singular_values(matrix) for matrix in pull]
+            dual, correlation = inside, self.problem.design.rmatvec(inside)
+        spectra = [gram_singular_values(matrix) for matrix in correlation]
         dual, dual_objective = self.problem.best_multiple(dual, spectra)
         if dual_objective > self.dual_objective:
             self.dual, self.dual_objective = dual, dual_objective
 
 
-def _newton_step(point, dual, pull, preconditioner, wanted_gap):
+def _newton_step(point, dual, correlation, preconditioner, wanted_gap):
     """Inexact Newton step by preconditioned conjugate gradients, from a dual point near the next one."""
     preconditioner.update(point)
     barrier = point.problem.alpha * point.problem.spectral.sqrt_mu**2
     target = _INNER_MARGIN * min(wanted_gap, barrier)
-    return solve_system(point, dual, pull, preconditioner, target, point.penalty)
+    return solve_system(point, dual, correlation, preconditioner, target, point.penalty)
 
 
 def _is_lost(step, solved):

@@ -11,34 +11,18 @@ with a = Uᵀ h and b = Uᵀ Θ δ where h is the smaller factor, and a = Uᵀ �
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from ...operators import TangentOperator
+from . import costs
+from .costs import skinny_cost, stretch_cost
 from .kernels import StretchedKernels, is_outer, kernel_fits
 
-#: Products that a kernel of stretched features serves, about.
-_PRODUCTS = 8
-#: Operations of a large matrix product in the time of one of a product with the factors of a layer, or on its smaller
-#: side, and in that of an entry of a kernel that is made.
-_SMALL = 2
-_ENTRY = 250
-#: A product of an n × n matrix with a few columns waits for memory: an entry takes the time of this many operations,
-#: and of that many more for every column.
-_WAIT, _COLUMN = 20, 6
 #: Single precision has squares of coefficients and of gradients where targets over features, and targets times
 #: features, are at most that, and at least one over it. Factors beyond the second number are balanced.
 _LARGEST = 1e12
 _LARGEST_FACTOR = 1e8
-
-
-def skinny_cost(n, columns):
-    """Cost of an n × n matrix times a few columns, in operations of a large matrix product."""
-    return n**2 * (_WAIT + _COLUMN * columns)
-
-
-def stretch_cost(n, sides):
-    """Cost of the kernel of layers with so many directions on their smaller sides, in the same operations."""
-    return n**2 * (2 * sides + _ENTRY)
 
 
 class SystemProducts:
@@ -67,48 +51,58 @@ class SystemProducts:
         self._problem = problem
         design = problem.design
         n, C = design.n_samples, design.n_outputs
-        by_kernel = [is_outer(layer) and (C == 1 or layer.shape[0] <= C * layer.shape[1]) for layer in design.layers]
-        sizes = [p * q for p, q in (layer.shape for layer in design.layers)]
-        copies = _SMALL * (C if design.outputs == "shared" else 1)
-        costs = [4 * n * copies * layer.n_positions * size for layer, size in zip(design.layers, sizes, strict=True)]
-        self.factor_cost = sum(costs)
+        by_factors = _factor_costs(design)
+        self.factor_cost = sum(by_factors)
         # By kernel there is still the Γ term, on the smaller side, and the kernel has to pay for itself.
         smaller = [min(shape) for shape in design.coef_shapes]
-        pairs = [_SMALL * 4 * n * m**2 for m in smaller]
-        by_kernel = [
-            yes and cost > pair + 2 * n**2 * m / _PRODUCTS
-            for yes, cost, pair, m in zip(by_kernel, costs, pairs, smaller, strict=True)
+        pairs = [costs.SMALL * 4 * n * m**2 for m in smaller]
+        candidates = [
+            index
+            for index, layer in enumerate(design.layers)
+            if is_outer(layer)
+            and (C == 1 or layer.shape[0] <= C * layer.shape[1])
+            and by_factors[index] > pairs[index] + 2 * n**2 * smaller[index] / costs.KERNEL_PRODUCTS
         ]
-        saved = sum(cost - pair for cost, pair, yes in zip(costs, pairs, by_kernel, strict=True) if yes)
-        sides = sum(m for m, yes in zip(smaller, by_kernel, strict=True) if yes)
-        if not kernel_fits(design) or saved <= skinny_cost(n, C) + stretch_cost(n, sides) / _PRODUCTS:
-            by_kernel = [False] * len(sizes)
-        self.by_kernel = [index for index, yes in enumerate(by_kernel) if yes]
-        self.by_factors = [index for index, yes in enumerate(by_kernel) if not yes]
+        saved = sum(by_factors[index] - pairs[index] for index in candidates)
+        made = stretch_cost(n, sum(smaller[index] for index in candidates)) / costs.KERNEL_PRODUCTS
+        pays = kernel_fits(design) and saved > skinny_cost(n, C) + made
+        self.by_kernel = candidates if pays else []
+        self.by_factors = [index for index in range(len(smaller)) if index not in self.by_kernel]
         self.cost = skinny_cost(n, C) if self.by_kernel else 0
-        self.cost += sum(costs[index] for index in self.by_factors) + sum(pairs[index] for index in self.by_kernel)
-        narrow = _narrowed(problem) if single else None
-        self._use(design if narrow is None else narrow)
+        self.cost += sum(by_factors[index] for index in self.by_factors) + sum(pairs[index] for index in self.by_kernel)
+        self._in_entries = []
+        self._use(design)
+        if single:
+            self.use_single()
 
     def _use(self, design):
         self.design = design
+        self._in_entries.append(design)
         self.kernels = StretchedKernels(design)
-        self.rest = design
-        if self.by_kernel:
-            self.rest = design.some_layers(self.by_factors)
+        self.rest = design.some_layers(self.by_factors) if self.by_kernel else design
 
     @property
     def is_single(self):
         """Whether products are in single precision."""
         return self.design.dtype == np.float32
 
-    def widen(self):
+    def use_single(self):
+        """Go on in single precision, if numbers fit it."""
+        narrow = _narrowed(self._problem)
+        if narrow is not None:
+            self._use(narrow)
+
+    def use_double(self):
         """Go on in double precision."""
         self._use(self._problem.design)
 
-    def rough(self, design):
-        """An operator in the precision at hand, if it is one in entries."""
-        return self.design if isinstance(design, TangentOperator) else design
+    def has(self, design):
+        """Whether this is an operator of the problem, whose coefficients are written in entries."""
+        return any(design is one for one in self._in_entries)
+
+    def in_precision(self, design):
+        """The operator of the problem in the precision at hand; any other as it is."""
+        return self.design if self.has(design) else design
 
     def at(self, point):
         """The product at a point."""
@@ -133,8 +127,8 @@ class _ProductAt:
         dual = dual.astype(self._design.dtype, copy=False)
         out = np.zeros_like(dual)
         if self._rest is not None:
-            pull = self._rest.rmatvec(dual)
-            out += self._rest.matvec([w(part) for w, part in zip(self._solvers, pull, strict=True)])
+            correlation = self._rest.rmatvec(dual)
+            out += self._rest.matvec([w(part) for w, part in zip(self._solvers, correlation, strict=True)])
         if self._kernel is not None:
             rows = self._design.from_rows(dual)
             image = self._kernel @ rows
@@ -145,8 +139,19 @@ class _ProductAt:
         return out
 
 
+def _factor_costs(design):
+    """Operations of a product with A and one with A*, layer by layer; as of a dense matrix where nothing is known."""
+    n, C = design.n_samples, design.n_outputs
+    if not design.layers:
+        return [4 * n * C * costs.SMALL * math.prod(shape) for shape in design.coef_shapes]
+    copies = costs.SMALL * (C if design.outputs == "shared" else 1)
+    return [4 * n * copies * layer.n_positions * math.prod(layer.shape) for layer in design.layers]
+
+
 def _narrowed(problem):
-    """The operator in single precision, its factors balanced; None if numbers are too large or too small for it."""
+    """The operator in single precision, its factors balanced; None if there is none, or if numbers do not fit it."""
+    if not problem.design.layers:
+        return None
     largest, target = problem.design.largest(), np.abs(problem.target).max()
     sizes = largest.prod(axis=1)
     gradients = target * sizes

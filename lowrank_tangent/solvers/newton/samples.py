@@ -21,13 +21,9 @@ import functools
 
 import numpy as np
 
-from ..spectral_point import Spectrum
-from .products import stretch_cost
-
-#: What a Newton step takes in products with B written entry by entry, many of them in single precision; and otherwise
-#: in kernels of all samples and in products on the smaller side.
-_STEP_PRODUCTS = 7
-_STEP_KERNELS, _STEP_SMALL = 4, 10
+from ..spectral_point import Spectrum, entries_of, gram_of, spectrum_of
+from . import costs
+from .costs import stretch_cost
 
 
 class SampledDesign:
@@ -78,26 +74,17 @@ class SampledDesign:
         """A* r."""
         rest = iter([] if self._rest is None else self._rest.rmatvec(dual))
         rows = self._design.from_rows(dual)
-        return self._merged(rest, {index: SampledPull(layer, rows) for index, layer in self._sampled.items()})
-
-    def by_entries(self, coefs):
-        """The coefficients as matrices."""
-        return [coef.by_entries() if index in self._sampled else coef for index, coef in enumerate(coefs)]
+        return self._merged(rest, {index: SampledCorrelation(layer, rows) for index, layer in self._sampled.items()})
 
     def _merged(self, rest, sampled):
         return [sampled[index] if index in sampled else next(rest) for index in range(len(self._design.layers))]
 
 
-def by_entries(design, coefs):
-    """Coefficients as matrices, whatever the operator writes them in."""
-    return design.by_entries(coefs) if isinstance(design, SampledDesign) else coefs
-
-
 def _is_cheaper(design, shape):
     """Whether a layer of a shape (p, q) is cheaper in the samples, by the operations of a step."""
     (p, q), n, C = shape, design.n_samples, design.n_outputs
-    entries = _STEP_PRODUCTS * 2.0 * n * p * q * C
-    samples = 2.0 * n * p * C * (n + 2.5 * p) + _STEP_KERNELS * stretch_cost(n, p) + _STEP_SMALL * 2.0 * p**3
+    entries = costs.STEP_PRODUCTS * 2.0 * n * p * q * C
+    samples = 2.0 * n * p * C * (n + 2.5 * p) + costs.STEP_KERNELS * stretch_cost(n, p) + costs.STEP_SMALL * 2.0 * p**3
     return samples < entries
 
 
@@ -144,13 +131,9 @@ class SampledCoef:
         inputs = self.layer.h if inputs is None else inputs
         return (self.responses @ inputs[:, :, None])[..., 0]
 
-    def times_pull(self, pull):
+    def times_correlation(self, correlation):
         """B (A* r)ᵀ."""
-        return (pull.rows[:, None, :] @ self.responses)[:, 0].T @ self.layer.h
-
-    def spectrum(self, eigen, spectral, alpha):
-        """Its spectral calculus."""
-        return SampledSpectrum(self, eigen, spectral, alpha)
+        return (correlation.rows[:, None, :] @ self.responses)[:, 0].T @ self.layer.h
 
     def by_entries(self):
         """B, p × C·q."""
@@ -158,14 +141,14 @@ class SampledCoef:
         return blocks.transpose(1, 0, 2).reshape(self.layer.shape)
 
 
-class SampledPull:
+class SampledCorrelation:
     """A* r of one layer, r of shape (n, C) as the rows without weights and centring see it."""
 
     def __init__(self, layer, rows):
         self.layer, self.rows = layer, rows
 
     def __add__(self, other):
-        return SampledPull(self.layer, self.rows + other.rows)
+        return SampledCorrelation(self.layer, self.rows + other.rows)
 
     @functools.cached_property
     def gram(self):
@@ -195,20 +178,20 @@ class SampledSpectrum(Spectrum):
         return kernel
 
     @functools.cached_property
-    def of_pull(self):
+    def of_correlation(self):
         """M = Z / α."""
         return (self.basis * (self.stretch**2 / self.alpha)) @ self.basis.T
 
-    def newton_change(self, pull, _):
+    def newton_change(self, correlation, _):
         """``dB = W (X − G)`` of X = A* r, and ⟨dB, X − G⟩, in double precision."""
-        change = SampledChange(self, pull)
+        change = SampledChange(self, correlation)
         return change, change.energy
 
     def pair_factors(self, factors, dtype):
         """a = Uᵀ h of shape (n, p), and b = Uᵀ Θ δ of shape (n, C, p)."""
         basis = self.basis.astype(dtype)
         weights = (self.basis / self.stretch**2).astype(dtype)
-        return factors.astype(dtype).outer[0] @ basis, _times(self.coef.responses.astype(dtype), weights)
+        return factors.outer[0].astype(dtype, copy=False) @ basis, _times(self.coef.responses.astype(dtype), weights)
 
     def along(self, change):
         """B dBᵀ and dB dBᵀ."""
@@ -218,7 +201,7 @@ class SampledSpectrum(Spectrum):
         """B + length · dB."""
         layer = self.coef.layer
         weights = _times(self.coef.weights, np.eye(len(self.gram)) + length * change.of_coef.T)
-        weights += change.pull.rows[:, :, None] * (layer.h @ (length * self.of_pull))[:, None, :]
+        weights += change.correlation.rows[:, :, None] * (layer.h @ (length * self.of_correlation))[:, None, :]
         return SampledCoef(layer, weights)
 
 
@@ -233,35 +216,54 @@ class SampledChange:
         ⟨dB, A* r − G⟩.
     """
 
-    def __init__(self, spectrum, pull):
-        self.pull, self._spectrum = pull, spectrum
+    def __init__(self, spectrum, correlation):
+        self.correlation, self._spectrum = correlation, spectrum
         alpha, basis, z2, v2 = spectrum.alpha, spectrum.basis, spectrum.stretch**2, spectrum.values**2
-        self._mixed = spectrum.coef.times_pull(pull)
+        self._mixed = spectrum.coef.times_correlation(correlation)
         # In the basis U: B Xᵀ with X = A* r, Θ (X − G)ᵀ, and N.
         mixed = basis.T @ self._mixed @ basis
         turned = (mixed - alpha * np.diag(v2 / z2)) / z2[:, None]
         n = spectrum.differences * (turned + turned.T) / (alpha * z2) - np.eye(len(z2))
         self.of_coef = basis @ n @ basis.T
         # Two parts are those of X, the third is that of G.
-        self.energy = np.vdot(spectrum.of_pull, pull.gram) + np.vdot(n, mixed.T)
+        self.energy = np.vdot(spectrum.of_correlation, correlation.gram) + np.vdot(n, mixed.T)
         self.energy -= np.sum(np.diag(mixed) + alpha * v2 * np.diag(n) / z2)
 
     @functools.cached_property
     def cross(self):
         """B dBᵀ."""
-        return self._mixed @ self._spectrum.of_pull + self._spectrum.gram @ self.of_coef.T
+        return self._mixed @ self._spectrum.of_correlation + self._spectrum.gram @ self.of_coef.T
 
     @functools.cached_property
     def square(self):
         """dB dBᵀ."""
-        of_pull = self._spectrum.of_pull
-        return of_pull @ (self.pull.gram @ of_pull + self._mixed.T @ self.of_coef.T) + self.of_coef @ self.cross
+        of_correlation = self._spectrum.of_correlation
+        return (
+            of_correlation @ (self.correlation.gram @ of_correlation + self._mixed.T @ self.of_coef.T)
+            + self.of_coef @ self.cross
+        )
 
     def responses_to_inputs(self):
         """A dB of this layer, of shape (n, C)."""
         spectrum = self._spectrum
-        stretched = spectrum.stretched_kernel @ self.pull.rows / spectrum.alpha
+        stretched = spectrum.stretched_kernel @ self.correlation.rows / spectrum.alpha
         return stretched + spectrum.coef.responses_to_inputs(spectrum.coef.layer.h @ self.of_coef)
+
+
+@gram_of.register(SampledCoef)
+@gram_of.register(SampledCorrelation)
+def _(matrix):
+    return matrix.gram
+
+
+@spectrum_of.register(SampledCoef)
+def _(coef, eigen, penalty, alpha, _dtype):
+    return SampledSpectrum(coef, eigen, penalty, alpha)
+
+
+@entries_of.register(SampledCoef)
+def _(coef):
+    return coef.by_entries()
 
 
 def _times(array, matrix):

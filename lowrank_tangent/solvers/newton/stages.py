@@ -54,7 +54,7 @@ def _at_stage(point, problem, root):
     return point.of(stage)
 
 
-def ridge_alpha(zero, pull):
+def ridge_alpha(zero, correlation):
     """An alpha with which ridge costs the largest singular values of its solution what the penalty does.
 
     Where much adapts that is a small share of the alpha of the problem, with which ridge would find next to nothing.
@@ -66,11 +66,11 @@ def ridge_alpha(zero, pull):
     ----------
     zero : PrimalPoint
         B = 0.
-    pull : list of ndarray
+    correlation : list of ndarray
         A* r there.
     """
     problem = zero.problem
-    spectra = [gram_singular_values(matrix) for matrix in pull]
+    spectra = [gram_singular_values(matrix) for matrix in correlation]
     largest, alpha = np.array([values.max() for values in spectra]), problem.alpha
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         size = sum(np.sum(values**2) for values in spectra)

@@ -30,7 +30,7 @@ class NewtonSystem:
         r'.
     unknown : ndarray of shape (n, C)
         x.
-    pull : list of ndarray
+    correlation : list of ndarray
         A* r'.
     design : TangentOperator
         A, in double precision or in single.
@@ -51,9 +51,15 @@ class NewtonSystem:
         Its square, which is that of dB in the energy norm of the primal.
     """
 
-    def __init__(self, point, dual, unknown, pull, design, precision):
-        self.point, self.dual, self.unknown, self.pull, self.precision = point, dual, unknown, pull, precision
-        self.change, self.energy = point.newton_change(pull, precision)
+    def __init__(self, point, dual, unknown, correlation, design, precision):
+        self.point, self.dual, self.unknown, self.correlation, self.precision = (
+            point,
+            dual,
+            unknown,
+            correlation,
+            precision,
+        )
+        self.change, self.energy = point.newton_change(correlation, precision)
         self.prediction = design.matvec(self.change)
         self.residual = unknown - point.loss.adjoint(self.prediction)
         self.error = np.sum(self.residual**2)
@@ -62,8 +68,8 @@ class NewtonSystem:
         """The same with another x, x − direction."""
         step = self.point.loss.multiply(direction)
         # Added up within a step, so that what conjugate gradients correct is what they have seen.
-        pull = [a + b for a, b in zip(self.pull, design.rmatvec(step), strict=True)]
-        return NewtonSystem(self.point, self.dual + step, self.unknown - direction, pull, design, self.precision)
+        correlation = [a + b for a, b in zip(self.correlation, design.rmatvec(step), strict=True)]
+        return NewtonSystem(self.point, self.dual + step, self.unknown - direction, correlation, design, self.precision)
 
     @property
     def decrement(self):
@@ -76,7 +82,7 @@ class NewtonSystem:
         return self.decrement - np.vdot(self.unknown, self.residual)
 
 
-def solve_system(point, dual, pull, preconditioner, gap_target, penalty):
+def solve_system(point, dual, correlation, preconditioner, gap_target, penalty):
     """Solve Newton's equation at a point approximately.
 
     The error is brought below twice `gap_target`, or below a small share of the decrement if dB is a descent direction
@@ -87,7 +93,7 @@ def solve_system(point, dual, pull, preconditioner, gap_target, penalty):
     point : PrimalPoint
     dual : ndarray of shape (n, C)
         r' to begin with.
-    pull : list of ndarray or None
+    correlation : list of ndarray or None
         A* r' if it is known.
     preconditioner : Preconditioner
     gap_target, penalty : float
@@ -100,10 +106,10 @@ def solve_system(point, dual, pull, preconditioner, gap_target, penalty):
     """
     design, products, steps = point.problem.design, preconditioner.products, 0
     start, unknown = point.loss.newton_start(dual)
-    if pull is None or start is not dual:
-        pull = design.rmatvec(start)
+    if correlation is None or start is not dual:
+        correlation = design.rmatvec(start)
     # Where conjugate gradients start from need not be exact.
-    system = NewtonSystem(point, start, unknown, pull, products.rough(design), products.design.dtype)
+    system = NewtonSystem(point, start, unknown, correlation, products.in_precision(design), products.design.dtype)
     while True:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             change, spent = _conjugate_gradients(system, preconditioner, gap_target, penalty)
@@ -117,9 +123,9 @@ def solve_system(point, dual, pull, preconditioner, gap_target, penalty):
         if _is_solved(system.error, system.decrement, system.descent, gap_target, penalty):
             return system, True
         if stalled and products.is_single and design.dtype == np.float64:
-            preconditioner.widen(point)
-            pull = design.rmatvec(system.dual)
-            system = NewtonSystem(point, system.dual, system.unknown, pull, design, design.dtype)
+            preconditioner.use_double(point)
+            correlation = design.rmatvec(system.dual)
+            system = NewtonSystem(point, system.dual, system.unknown, correlation, design, design.dtype)
         elif stalled or steps >= _MAX_INNER:
             if preconditioner.is_fresh:
                 return system, False

@@ -25,7 +25,7 @@ class KnownSolution:
         self.prediction = self._design.to_rows(solution.prediction)
 
     @functools.cached_property
-    def pull(self):
+    def correlation(self):
         """A* r."""
         return self._design.rmatvec(self.dual)
 
@@ -36,5 +36,5 @@ def combined(weights, arrays):
 
 
 def combined_layers(weights, lists):
-    """Linear combination of coefficients or pulls, of one matrix a layer each."""
+    """Linear combination of coefficients or correlations, of one matrix a layer each."""
     return [combined(weights, matrices) for matrices in zip(*lists, strict=True)]

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..newton.products import skinny_cost, stretch_cost
+from ..newton.costs import skinny_cost, stretch_cost
 from ..spectral_point import PrimalPoint, inner_product
 from .known import combined, combined_layers
 
@@ -51,7 +51,7 @@ class Start(NamedTuple):
 
     point: PrimalPoint
     dual: np.ndarray
-    pull: list
+    correlation: list
 
 
 class SolutionSpan:
@@ -144,11 +144,11 @@ class SolutionSpan:
         """The point, and of the known pairs (r, A* r) the combination that is nearest to (r_B, G)."""
         duals = np.array([*(known.dual for known in self._known), point.residual])
         images = point.loss.conjugate_curvature(duals)
-        pulls = [known.pull for known in self._known]
-        products = point.inverse_curvature_products([*pulls, [layer.gradient for layer in point.layers]])
+        correlations = [known.correlation for known in self._known]
+        products = point.inverse_curvature_products([*correlations, [layer.gradient for layer in point.layers]])
         products += np.inner(duals.reshape(len(duals), -1), images.reshape(len(duals), -1))
         weights = _solve(products[:-1, :-1], products[:-1, -1])
-        return Start(point, combined(weights, duals[:-1]), combined_layers(weights, pulls))
+        return Start(point, combined(weights, duals[:-1]), combined_layers(weights, correlations))
 
 
 def _solve(matrix, rhs):
