@@ -1,5 +1,6 @@
 """Factors computed in batches, and factors in single precision, against factors that are kept in double precision."""
 
+import pickle
 import tracemalloc
 
 import numpy as np
@@ -216,3 +217,92 @@ def test_adaptation_of_a_stream(rng):
     solution = solve(problem, tol=1e-10)
     kernel = adapt(problem, solution).kernel(stream)
     np.testing.assert_allclose(kernel @ solution.dual.ravel() / 0.1, solution.prediction.ravel(), atol=1e-4)
+
+
+class Counted:
+    """Layers of some samples of an operator, and how many samples have been asked for."""
+
+    def __init__(self, operator):
+        self.operator, self.samples = operator, 0
+
+    def __call__(self, rows):
+        layers = [layer.rows(rows) for layer in self.operator.layers]
+        self.samples += layers[0].n_samples
+        return layers
+
+
+@pytest.mark.parametrize("kernel", ["gram", "mean_gram"])
+@pytest.mark.parametrize(("outputs", "C"), CASES)
+def test_a_kernel_takes_few_passes(rng, outputs, C, kernel):
+    """In proportion to the samples, as long as they are more than the features are wide: not to their square."""
+    for n_batches in (8, 40):
+        kept = random_operator(rng, 5 * n_batches, [(4, 5), (2, 3)], outputs, C)
+        counted = Counted(kept)
+        stream = StreamedOperator(counted, kept.n_samples, 5, outputs, C)
+        counted.samples = 0
+        found = getattr(stream, kernel)()
+        assert counted.samples <= 3 * kept.n_samples
+        np.testing.assert_allclose(found, getattr(kept, kernel)(), atol=1e-12)
+        counted.samples = 0
+        np.testing.assert_allclose(stream.gram(kept.rows([2, 0])), kept.gram(kept.rows([2, 0])), atol=1e-12)
+        assert counted.samples == kept.n_samples
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 10.0])
+@pytest.mark.parametrize(("outputs", "C"), CASES)
+def test_kernels_of_streams_whatever_the_memory(rng, monkeypatch, outputs, C, share):
+    monkeypatch.setattr("lowrank_tangent.operators.factored._KEPT_SHARE", share)
+    kept = random_operator(rng, 23, [(4, 5), (2, 3)], outputs, C)
+    weights = rng.uniform(0.5, 2.0, 23)
+    counted = Counted(kept)
+    stream = StreamedOperator(counted, 23, 4, outputs, C).weighted(weights, True)
+    other = StreamedOperator(Counted(kept), 23, 9, outputs, C)
+    counted.samples = 0
+    np.testing.assert_allclose(stream.gram(), kept.weighted(weights, True).gram(), atol=1e-12)
+    if share == 10.0:
+        assert counted.samples == 23
+    np.testing.assert_allclose(stream.gram(other), kept.weighted(weights, True).gram(kept), atol=1e-12)
+
+
+@pytest.mark.parametrize("adaptivity", [0.0, 10.0])
+@pytest.mark.parametrize(("outputs", "C"), CASES)
+def test_no_kernel_of_a_stream_unless_asked_for(rng, monkeypatch, outputs, C, adaptivity):
+    for name, value in (("LEAST_LANDMARKS", 5), ("LANDMARK_PRODUCTS", 0.0)):
+        monkeypatch.setattr(f"lowrank_tangent.solvers.newton.costs.{name}", value)
+    kept = random_operator(rng, 40, [(4, 5), (2, 3)], outputs, C)
+    y = low_rank_target(rng, kept)
+    counted = Counted(kept)
+    stream = StreamedOperator(counted, 40, 6, outputs, C)
+    expected = solve(StructuredRegression(kept, y, alpha=0.1, adaptivity=adaptivity), tol=1e-9)
+    largest = []
+    assemble = TangentOperator._assemble
+
+    def watched(operator, other, per_output):
+        kernel = assemble(operator, other, per_output)
+        largest.append(kernel.size)
+        return kernel
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TangentOperator, "_assemble", watched)
+        found = solve(StructuredRegression(stream, y, alpha=0.1, adaptivity=adaptivity), tol=1e-9)
+    assert found.method == "newton"
+    assert found.converged
+    assert max(largest) <= 40 * 5
+    assert found.objective == pytest.approx(expected.objective, rel=1e-8)
+    if adaptivity == 0.0:
+        assert solve(StructuredRegression(stream, y, alpha=0.1, adaptivity=0.0), "ridge").method == "ridge"
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 7}, {"batch_size": 7, "dtype": np.float32}])
+def test_a_problem_on_a_stream_can_be_pickled(rng, settings):
+    X = rng.standard_normal((30, 4))
+    features = TangentFeatures(MLP((8,)), random_state=0, **settings).fit(X)
+    operator = features.operator(X)
+    assert operator.is_streamed
+    problem = StructuredRegression(operator, X[:, 0] * X[:, 1], alpha=0.1, fit_intercept=True)
+    solution = solve(problem)
+    adapted = adapt(problem, solution).transform(operator).scaled(2.0).with_precision(np.float64)
+    again, adapted_again = pickle.loads(pickle.dumps((problem, adapted)))
+    assert again.operator.is_streamed
+    assert again.certificate(solution.coefs, solution.dual) == problem.certificate(solution.coefs, solution.dual)
+    np.testing.assert_array_equal(adapted_again.matvec(solution.coefs), adapted.matvec(solution.coefs))

@@ -118,6 +118,8 @@ def _usual(problem: StructuredRegression) -> str:
     if "ridge" not in _able(problem):
         return "newton"
     design = problem.design
+    if design.is_streamed and not problem.loss.is_constraint:  # whose kernel is for those who ask for it
+        return "newton"
     rows = design.n_samples * (1 if design.outputs == "shared" else design.n_outputs)
     return "ridge" if 8.0 * rows**2 <= _KERNEL_SHARE * available_memory() else "newton"
 

@@ -44,7 +44,8 @@ def solve(
         - "cvxpy": the semidefinite program, for reference.
         - "bilinear": the joint problem over parameters and transforms by L-BFGS, as a witness.
         - "ridge": closed form for ``adaptivity=0``.
-        - "auto": "ridge" where it applies and its kernel is small against the memory, "newton" for convex penalties,
+        - "auto": "ridge" where it applies and its kernel is small against the memory (never of a stream, of which a
+          kernel is formed on demand only), "newton" for convex penalties,
           "reweighted" for others, "proximal" for those that do not stretch (nuclear, Schatten) and for other than
           convex ones with ``loss="multinomial"``, which "reweighted" and "ridge" do not solve; "bilinear" where the
           penalty does not stretch and ``loss="interpolation"``, which "proximal" does not solve.
