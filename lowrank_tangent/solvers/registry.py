@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -18,6 +19,8 @@ from .reference import solve_cvxpy
 from .reweighted import solve_reweighted
 from .ridge import solve_ridge
 from .solution import Monitor
+
+logger = logging.getLogger("lowrank_tangent")
 
 #: Called with (problem, monitor, max_iter, warm_start); returns (coefs, dual, message).
 SolverFunction: TypeAlias = Callable[
@@ -103,25 +106,34 @@ _KERNEL_SHARE = 0.1
 
 
 def choose(problem: StructuredRegression) -> str:
-    """The name of the solver that `auto` is for a problem."""
-    usual, able = _usual(problem), _able(problem)
-    return usual if usual in able else able[0]
+    """The name of the solver that `auto` is for a problem; the log says it, and the reason."""
+    able = _able(problem)
+    usual, reason = _usual(problem, able)
+    if usual not in able:
+        usual, reason = able[0], f"method={usual!r} does not solve this loss"
+    logger.info("method='auto' takes %r: %s.", usual, reason)
+    return usual
 
 
-def _usual(problem: StructuredRegression) -> str:
+def _usual(problem: StructuredRegression, able: list[str]) -> tuple[str, str]:
+    """The best solver, if it is able, and the reason."""
     if not problem.spectral.is_smooth:
-        return "proximal"
+        return "proximal", "the penalty does more than stretch"
     if not problem.spectral.is_convex:
-        return "reweighted" if "reweighted" in _able(problem) else "proximal"
+        return "reweighted" if "reweighted" in able else "proximal", "the penalty is not convex"
     if not problem.loss.is_constraint and not problem.loss.has_hessian:
-        return "proximal"
-    if "ridge" not in _able(problem):
-        return "newton"
+        return "proximal", "the loss has no Hessian"
+    if "ridge" not in able:
+        return "newton", "the penalty is convex, and no closed form applies"
     design = problem.design
     if design.is_streamed and not problem.loss.is_constraint:  # whose kernel is for those who ask for it
         return "newton"
     rows = design.n_samples * (1 if design.outputs == "shared" else design.n_outputs)
-    return "ridge" if 8.0 * rows**2 <= _KERNEL_SHARE * available_memory() else "newton"
+    size, limit = 8.0 * rows**2, _KERNEL_SHARE * available_memory()
+    sizes = (
+        f"a kernel of {size / 2**20:,.1f} MiB, and {limit / 2**20:,.1f} MiB are a {_KERNEL_SHARE:.0%} share of memory"
+    )
+    return ("ridge" if size <= limit else "newton"), f"the closed form needs {sizes}"
 
 
 def capable(method: str | Solver | SolverFunction, problem: StructuredRegression) -> tuple[SolverFunction, int]:
