@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import check_array, check_scalar
+from sklearn.utils import check_array, check_scalar, gen_batches
 
 from ._checks import check_sample_weight
 from ._types import Array, ArrayLike, Coefs, RandomState
@@ -170,6 +170,8 @@ class TangentFeatures:
     def _with(self, state: Any, n_outputs: int, X: Array, sample_weight: ArrayLike | None) -> TangentFeatures:
         """Features with a state, which has seen the training points if the network needs them, and their scale."""
         fitted = copy.copy(self)
+        if self.network.is_infinite:
+            fitted._training = X = X.copy()
         fitted.weights_ = self.network.anchored(state, X)
         fitted.n_outputs_, fitted.n_features_in_ = n_outputs, X.shape[1]
         fitted._set_scale(X, check_sample_weight(sample_weight, len(X)))
@@ -282,9 +284,38 @@ class TangentFeatures:
         Z : ndarray of shape (n, n_features)
         Tangent
         """
+        Z = self.network.seen(self._training)
+        return Z, self.network.tangent(Z, self._kernel_weights)
+
+    def training_operator(self) -> TangentOperator:
+        """The operator of the training points, at infinite width."""
+        return self._stored(self._training)
+
+    def predict_by_kernel(self, X: ArrayLike, dual: Array) -> Array:
+        """A A'* R for many samples and the training points, at infinite width: by the kernel in closed form.
+
+        Parameters
+        ----------
+        X : array of shape (n', n_features)
+        dual : ndarray of shape (n, C)
+            R, one row for every training point.
+
+        Returns
+        -------
+        ndarray of shape (n', C)
+        """
+        X, training, weights = self._checked_as_fitted(X), self._training, self._kernel_weights
+        rows = max(1, _BATCH_BYTES // (16 * len(training)))
+        return np.concatenate(
+            [self.network.kernel(X[batch], training, weights) @ dual for batch in gen_batches(len(X), rows)]
+        )
+
+    @property
+    def _kernel_weights(self) -> Array:
+        """Weight of every layer of the network in the kernel, 0 of those that are not used."""
         weights = np.zeros(self.network.n_layers)
         weights[self.layers_] = np.square(self._roots) * self.scale_**2
-        return self.weights_.X, self.network.tangent(self.weights_.X, weights)
+        return weights
 
     def _factors_of_rows(self, X: Array, rows: Any) -> list[Layer]:
         return self._factors(X[rows])

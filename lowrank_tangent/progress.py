@@ -1,8 +1,28 @@
-"""Progress of long work, shown where it is asked for."""
+"""Progress of long work, shown where it is asked for, and its time, said beforehand."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+
+logger = logging.getLogger("lowrank_tangent")
+
+#: Work that may take longer than so many seconds is announced.
+_LONG = 60.0
+
+
+def announce(seconds: float, what: str) -> None:
+    """Say before work begins that it takes more than a minute.
+
+    Parameters
+    ----------
+    seconds : float
+        Estimate, on one core.
+    what : str
+        Name of the work.
+    """
+    if seconds > _LONG:
+        logger.warning("%s: this takes about %.0f minutes on one core.", what, seconds / 60.0)
 
 
 @contextlib.contextmanager

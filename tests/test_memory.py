@@ -1,12 +1,21 @@
 """What a process may have of the machine's memory, and what is refused before it is taken."""
 
 import math
+import re
 import time
 
 import numpy as np
 import pytest
 
-from lowrank_tangent import AdaptiveTangentRegressorCV, TangentFeatures, TangentRidge, TangentRidgeClassifier
+from conftest import random_operator
+from lowrank_tangent import (
+    AdaptiveTangentRegressorCV,
+    StructuredRegression,
+    TangentFeatures,
+    TangentRidge,
+    TangentRidgeClassifier,
+    solve,
+)
 from lowrank_tangent.linalg import memory
 from lowrank_tangent.networks import InfiniteMLP
 
@@ -91,3 +100,44 @@ def test_too_many_samples_at_infinite_width_are_refused_at_once(rng, monkeypatch
         fit(X, X[:, 0])
     assert "of finite width" in str(error.value)
     assert time.process_time() - start < 20.0
+
+
+def test_what_takes_more_than_a_minute_is_said_beforehand(rng, caplog, monkeypatch):
+    X = rng.standard_normal((40, 2))
+    with caplog.at_level("WARNING", logger="lowrank_tangent"):
+        TangentRidge((np.inf,)).fit(X, X[:, 0])
+        assert not caplog.records
+        monkeypatch.setattr("lowrank_tangent.networks.infinite._SECONDS_PER_CUBE", 120.0 / (2 * 40**3))
+        TangentRidge((np.inf,)).fit(X, X[:, 0])
+    assert "features of 40 samples at infinite width: this takes about 2 minutes" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "memory_of_this_process", "method", "reason"),
+    [
+        (
+            {"adaptivity": 0.0},
+            1e9,
+            "ridge",
+            r"the closed form needs a kernel of 0\.0 MiB, and 95\.4 MiB are a 10% share",
+        ),
+        ({"adaptivity": 0.0}, 1e4, "newton", r"the closed form needs a kernel of 0\.0 MiB, and 0\.0 MiB are"),
+        ({}, 1e9, "newton", "the penalty is convex, and no closed form applies"),
+        ({"penalty": "nuclear"}, 1e9, "proximal", "the penalty does more than stretch"),
+        ({"penalty": "joint"}, 1e9, "reweighted", "the penalty is not convex"),
+        (
+            {"penalty": "nuclear", "loss": "interpolation"},
+            1e9,
+            "bilinear",
+            "method='proximal' does not solve this loss",
+        ),
+    ],
+)
+def test_the_choice_of_a_solver_is_logged(rng, caplog, monkeypatch, settings, memory_of_this_process, method, reason):
+    monkeypatch.setattr("lowrank_tangent.solvers.registry.available_memory", lambda: memory_of_this_process)
+    operator = random_operator(rng, 12, [(4, 5)], "network", 1)
+    problem = StructuredRegression(operator, rng.standard_normal(12), alpha=0.5, **settings)
+    with caplog.at_level("INFO", logger="lowrank_tangent"):
+        assert solve(problem, max_iter=2).method == method
+    assert f"method='auto' takes '{method}'" in caplog.text
+    assert re.search(reason, caplog.text)

@@ -24,6 +24,7 @@ from ..networks import network_of
 from ..problem import StructuredRegression
 from ..rounds import Relinearisation, run_rounds
 from ..solvers import SOLVERS, solve
+from .dual_form import in_dual_form, predict
 
 #: Parameters that are a short way to say a network.
 _SHORT_PARAMETERS = ("hidden_layer_sizes", "activation", "init", "bias")
@@ -72,7 +73,7 @@ class TangentModel:
         problem, solution, rounds = run_rounds(relinearisation, X, settings["n_rounds"], solve_on)
         if unfinished:
             warnings.warn(_not_converged(unfinished[-1], self.tol), ConvergenceWarning, stacklevel=3)
-        adaptation = adapt(problem, solution)
+        solution, adaptation = in_dual_form(relinearisation.features, X, problem, solution, adapt(problem, solution))
         if isinstance(self, InputTransformer):
             self._input_transform = _input_transform(relinearisation, problem, solution, X)
         self.initial_features_, self.features_, self.rounds_ = initial, relinearisation.features, rounds
@@ -171,7 +172,7 @@ class TangentModel:
         """Predictions of shape (n, C)."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=check_dtype(self.dtype))
-        return self.features_.predict(X, self.coefs_) + self.intercept_
+        return predict(self.features_, X, self.coefs_) + self.intercept_
 
     def kernel(self, X, Y=None):
         """Adapted kernel: kernel ridge with it and the same alpha makes this model's predictions.

@@ -149,12 +149,16 @@ class Network(ABC):
 
     # -- infinite width alone ----------------------------------------------------------------
 
-    def kernel(self, X: Array, Y: Array | None = None) -> Array:
-        """Tangent kernel of two sets of samples in closed form, shape (n, n'); `Y` is `X` by default."""
+    def kernel(self, X: Array, Y: Array | None = None, layer_weights: Sequence[float] | Array | None = None) -> Array:
+        """Tangent kernel of two sets of samples in closed form, a weighted sum over layers; shape (n, n')."""
         raise self._finite()
 
+    def seen(self, X: Array) -> Array:
+        """Samples as the first layer sees them; by default as they are."""
+        return X
+
     def tangent(self, X: Array, layer_weights: Sequence[float] | Array | None = None) -> Tangent:
-        """The kernel of samples as its first layer sees them, with its slopes."""
+        """The kernel of samples as the first layer sees them (`seen`), with its slopes by them."""
         raise self._finite()
 
     def input_gradients(self, state: Any, coefs: Sequence[Array | None]) -> Array:

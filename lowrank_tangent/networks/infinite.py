@@ -14,12 +14,13 @@ Source: Jacot, Gabriel & Hongler (arXiv 1806.07572).
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -28,6 +29,7 @@ from .._types import Array, RandomState
 from ..linalg.memory import check_fits_in_memory
 from ..linalg.transforms import ProductTransform
 from ..operators.layers import LayerFactors
+from ..progress import announce
 from .base import Network, cause_of_overflow, factors_of
 from .moments import ERF, RELU, layer_derivatives, layer_moments, samples_by_layer, tangent_kernel, tangent_slopes
 from .stretched import StretchedInputs
@@ -38,29 +40,53 @@ _EPS = np.finfo(float).eps
 ACTIVATIONS = {"relu": RELU, "erf": ERF}
 #: A singular matrix is given 10, 100, … times its rounding; more decades than this, and something else is wrong.
 _MAX_DECADES = 8
+#: Factors and kernels of n samples take about this many seconds times n³ a layer, on one core.
+_SECONDS_PER_CUBE = 2e-10
 _REMEDY = (
     "Use fewer samples, or a network of finite width, such as hidden_layer_sizes=(512,) with batch_size=1000, or "
     "widths=(512,) to choose from: its memory grows with the number of samples, not with the square."
 )
 
 
-@dataclass(frozen=True)
 class Anchors:
     """Training points of a network of infinite width, with the factors of each layer's matrices.
 
+    Factors are made when they are first asked for, in about n³ operations each, and left out of pickles.
+
+    Parameters
+    ----------
+    network : InfiniteMLP
+    X : ndarray of shape (n, n_features)
+
     Attributes
     ----------
-    X : ndarray of shape (n, n_features)
     inputs, gradients : list of ndarray of shape (n, n) or None, one per layer
         Lower Cholesky factors of ⟨h, h'⟩ and ⟨delta, delta'⟩; None where h are the samples, and where delta is 1.
     jitter : float
         Largest share of its mean diagonal that a singular matrix was given on top; 0 if none was singular.
     """
 
-    X: np.ndarray
-    inputs: list
-    gradients: list
-    jitter: float
+    def __init__(self, network: InfiniteMLP, X: Array) -> None:
+        self.network, self.X = network, X
+
+    @property
+    def inputs(self) -> list[Array | None]:
+        return [None, *self._factors[0]]
+
+    @property
+    def gradients(self) -> list[Array | None]:
+        return [*self._factors[1], None]
+
+    @property
+    def jitter(self) -> float:
+        return self._factors[2]
+
+    @functools.cached_property
+    def _factors(self) -> tuple[list[Array], list[Array], float]:
+        return self.network.factorised(self.X)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"network": self.network, "X": self.X}
 
 
 class Tangent(NamedTuple):
@@ -153,8 +179,8 @@ class InfiniteMLP(Network):
             )
 
     def anchored(self, state: Anchors | None, X: Array) -> Anchors:
-        """Anchors of the training points, see `anchor`."""
-        return self.anchor(X)
+        """Anchors of the training points, as they are when this is called; their factors are made later."""
+        return Anchors(self, X.copy())
 
     def serves(self, anchors: Anchors, X: Array) -> bool:
         """Whether the samples are the training points."""
@@ -195,11 +221,19 @@ class InfiniteMLP(Network):
             gradients.append(gradients[-1] * slope)
         return inputs, gradients[::-1]
 
-    def kernel(self, X, Y=None):
-        """Neural tangent kernel, shape (n, n'); arguments and errors as for `layer_products`."""
+    def kernel(self, X: Array, Y: Array | None = None, layer_weights: Sequence[float] | Array | None = None) -> Array:
+        """Neural tangent kernel, shape (n, n').
+
+        Parameters
+        ----------
+        X, Y
+            As for `layer_products`, and the errors are those.
+        layer_weights : sequence of float, one per layer, optional
+            Weights of the layers in the kernel; 1 by default.
+        """
         self._check_memory(len(X), len(X if Y is None else Y), 2)
         covariances, (roots, _), (others, _) = self._covariances(X, Y)
-        return tangent_kernel(ACTIVATIONS[self.activation], covariances, roots, others)
+        return tangent_kernel(ACTIVATIONS[self.activation], covariances, roots, others, self._weights(layer_weights))
 
     def layer_slopes(self, X):
         """Gradients of the layers' products of samples x, x' with respect to x, for all pairs of rows of X.
@@ -253,11 +287,11 @@ class InfiniteMLP(Network):
         """
         self._check_memory(len(X), len(X), 5)
         covariances, own, _ = self._covariances(X)
-        weights = np.ones(self.n_layers) if layer_weights is None else np.array(layer_weights, dtype=float)
+        weights = self._weights(layer_weights)
         found = tangent_slopes(ACTIVATIONS[self.activation], covariances, *own, 1.0 / X.shape[1], weights)
         return Tangent(*found)
 
-    def anchor(self, X):
+    def anchor(self, X: Array) -> Anchors:
         """Factorise the layers' matrices on the training points, in about n³ operations each.
 
         Repeated samples make them singular, and so do parallel ones for ReLU without a bias. Then, and only then,
@@ -271,6 +305,13 @@ class InfiniteMLP(Network):
         -------
         Anchors
         """
+        anchors = self.anchored(None, X)
+        _ = anchors.jitter  # which takes all factors
+        return anchors
+
+    def factorised(self, X: Array) -> tuple[list[Array], list[Array], float]:
+        """Cholesky factors of ⟨h, h'⟩ and ⟨delta, delta'⟩ at the hidden layers, and the jitter, see `anchor`."""
+        announce(_SECONDS_PER_CUBE * self.n_layers * len(X) ** 3, f"features of {len(X)} samples at infinite width")
         # Two products and two factors of every hidden layer, and what computing them takes.
         self._check_memory(len(X), len(X), 4 * self.n_layers)
         inputs, gradients = self.layer_products(X)
@@ -279,7 +320,7 @@ class InfiniteMLP(Network):
         if jitter > 0.0:
             logger.info("singular kernel of infinite width: %.1e of its mean diagonal was added to it.", jitter)
         factors = [factor for factor, _ in pairs]
-        return Anchors(X.copy(), [None, *factors[: self.depth]], [*factors[self.depth :], None], jitter)
+        return factors[: self.depth], factors[self.depth :], jitter
 
     def factors(self, anchors, X):
         """Factors (h, delta) of every layer's tangent feature: a list of pairs, input side first.
@@ -343,6 +384,9 @@ class InfiniteMLP(Network):
     def forward_scale(self, fan_in):
         """Factor of the first layer's input in the forward pass."""
         return 1.0 / math.sqrt(fan_in)
+
+    def _weights(self, layer_weights: Sequence[float] | Array | None) -> Array:
+        return np.ones(self.n_layers) if layer_weights is None else np.array(layer_weights, dtype=float)
 
     @property
     def _bias_square(self) -> float:

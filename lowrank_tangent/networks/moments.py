@@ -129,10 +129,10 @@ def layer_derivatives(activation, covariances, roots):
 
 
 @compiled(error_model="numpy")
-def tangent_kernel(activation, covariances, roots, others):
+def tangent_kernel(activation, covariances, roots, others, weights):
     """Neural tangent kernel of all pairs of two sets of samples.
 
-    Θ_0 = Σ_0, then Θ_{l+1} = Σ_{l+1} + D_{l+1} Θ_l with the moments Σ_{l+1}, D_{l+1} of layer l.
+    Θ_0 = w_0 Σ_0, then Θ_{l+1} = w_{l+1} Σ_{l+1} + D_{l+1} Θ_l with the moments Σ_{l+1}, D_{l+1} of layer l.
 
     Parameters
     ----------
@@ -140,6 +140,8 @@ def tangent_kernel(activation, covariances, roots, others):
     covariances : ndarray of shape (n, n')
         Σ_0.
     roots, others : ndarray of shapes (depth, n) and (depth, n')
+    weights : ndarray of shape (depth + 1,)
+        w, of the layers in the kernel.
 
     Returns
     -------
@@ -148,10 +150,11 @@ def tangent_kernel(activation, covariances, roots, others):
     kernel = np.empty_like(covariances)
     for i in range(roots.shape[1]):
         for j in range(others.shape[1]):
-            covariance = value = covariances[i, j]
+            covariance = covariances[i, j]
+            value = weights[0] * covariance
             for layer in range(len(roots)):
                 covariance, slope, _, _, _, _, _ = _pair(activation, covariance, roots[layer, i], others[layer, j])
-                value = covariance + slope * value
+                value = weights[layer + 1] * covariance + slope * value
             kernel[i, j] = value
     return kernel
 

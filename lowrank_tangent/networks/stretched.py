@@ -119,19 +119,19 @@ class StretchedInputs(Network):
 
     def anchored(self, state: Any, X: Array) -> Any:
         """The state of the network that sees the training points x M."""
-        return self.network.anchored(state, self._adapted(X))
+        return self.network.anchored(state, self.seen(X))
 
     def serves(self, state: Any, X: Array) -> bool:
         """Whether the samples are the training points."""
-        return self.network.serves(state, self._adapted(X))
+        return self.network.serves(state, self.seen(X))
 
     def layers(self, state: Any, X: Array) -> Sequence[LayerFactors]:
         """Factors of every layer."""
-        return self.network.layers(state, self._adapted(X))
+        return self.network.layers(state, self.seen(X))
 
     def outputs(self, state: Any, X: Array) -> Array:
         """Outputs of the network that sees x M."""
-        return self.network.outputs(state, self._adapted(X))
+        return self.network.outputs(state, self.seen(X))
 
     def input_has_constant(self, layer: int) -> bool:
         """As the network before."""
@@ -141,9 +141,9 @@ class StretchedInputs(Network):
         """As the network before."""
         return self.network.forward_scale(fan_in)
 
-    def kernel(self, X: Array, Y: Array | None = None) -> Array:
+    def kernel(self, X: Array, Y: Array | None = None, layer_weights: Sequence[float] | Array | None = None) -> Array:
         """Tangent kernel of samples x M."""
-        return self.network.kernel(self._adapted(X), None if Y is None else self._adapted(Y))
+        return self.network.kernel(self.seen(X), None if Y is None else self.seen(Y), layer_weights)
 
     def tangent(self, Z: Array, layer_weights: Sequence[float] | Array | None = None) -> Any:
         """The kernel of samples x M, and its gradients with respect to x M."""
@@ -153,5 +153,6 @@ class StretchedInputs(Network):
         """Gradients of the fitted function with respect to x M at the training points."""
         return self.network.input_gradients(state, coefs)
 
-    def _adapted(self, X: Array) -> Array:
+    def seen(self, X: Array) -> Array:
+        """Samples x M."""
         return X if self.transform is None else self.transform.apply(X)
