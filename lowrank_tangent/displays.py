@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from sklearn.preprocessing import LabelBinarizer
 
+from ._types import Array, ArrayLike
 from .theory import alignment, label_kernel
 
 
@@ -22,11 +26,13 @@ class KernelAlignmentDisplay:
     axes_ : ndarray of matplotlib Axes
     """
 
-    def __init__(self, kernels):
+    def __init__(self, kernels: Mapping[str, Array]) -> None:
         self.kernels = kernels
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, max_samples=400):
+    def from_estimator(
+        cls, estimator: Any, X: ArrayLike, y: ArrayLike, max_samples: int = 400
+    ) -> KernelAlignmentDisplay:
         """Compute and draw the kernels of a fitted estimator.
 
         Parameters
@@ -55,7 +61,7 @@ class KernelAlignmentDisplay:
             }
         ).plot()
 
-    def plot(self, axes=None):
+    def plot(self, axes: Sequence[Any] | None = None) -> KernelAlignmentDisplay:
         """Draw the kernels.
 
         Parameters
@@ -88,7 +94,7 @@ class KernelAlignmentDisplay:
         return self
 
 
-def mean_over_outputs(kernel, n_samples):
+def mean_over_outputs(kernel: Array, n_samples: int) -> Array:
     """Kernel of the samples from one of samples × outputs: the mean over outputs of its diagonal blocks."""
     n_outputs = len(kernel) // n_samples
     return np.einsum("icjc->ij", kernel.reshape(n_samples, n_outputs, n_samples, n_outputs)) / n_outputs

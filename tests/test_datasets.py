@@ -61,6 +61,73 @@ def test_broken_idx_files_are_named(folder):
         datasets.load_mnist()
 
 
+def damaged(content):
+    """What may be left of a gzipped file, with what has to be said of it."""
+    return [
+        (content[: len(content) // 2], "is cut short or damaged"),
+        (content[:-4], "is cut short or damaged"),
+        (content[:15] + bytes(9) + content[24:], "is cut short or damaged|is not a gzip file"),
+        (content[:-8] + bytes(8), "is cut short or damaged|is not a gzip file"),
+        (b"<html>not found</html>", "is not a gzip file"),
+        (gzip.compress(b""), "."),
+        (gzip.compress(b"\0\0\x08\x03\0\0"), "."),
+        (b"", "."),
+    ]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("name", "content", "read"),
+    [
+        ("mnist/t10k-labels-idx1-ubyte.gz", b"\0\0\x08\x01\0\0\0\x28" + bytes(40), datasets.load_mnist),
+        ("cifar10/test_batch.bin.gz", bytes(np.arange(3073 * 2) % 251), datasets.load_cifar10),
+        ("uci/some.csv.gz", b"1.5,2.5\n3,4\n" * 40, lambda: datasets.load_table("some")),
+    ],
+)
+def test_damaged_files_are_named(folder, name, content, read):
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    if "cifar10" in name:
+        (path.parent / "data_batch_1.bin.gz").write_bytes(gzip.compress(content))
+    path.write_bytes(gzip.compress(content))
+    read()
+    for left, message in damaged(gzip.compress(content)):
+        path.write_bytes(left)
+        with pytest.raises(ValueError, match=message) as raised:
+            read()
+        assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: datasets.load("synthetic", -5), "n_train must be an integer >= 1; got -5"),
+        (lambda: datasets.load("synthetic", 0), "n_train must be an integer >= 1; got 0"),
+        (lambda: datasets.load("digits", 5), "n_train must be an integer from 10 to 1787; got 5"),
+        (lambda: datasets.load("digits", 1797), "n_train must be an integer from 10 to 1787; got 1797"),
+        (lambda: datasets.load("mnist", 0), "n_train must be an integer from 4 to 40; got 0"),
+        (lambda: datasets.load("mnist", 41), "n_train must be an integer from 4 to 40; got 41"),
+        (lambda: datasets.make_product(10, 1), "n_features must be an integer >= 2; got 1"),
+        (lambda: datasets.make_square(10, 0), "n_features must be an integer >= 1; got 0"),
+        (lambda: datasets.make_gated(10, 5), "n_features must be at least 6, for the sixth input is the switch; got 5"),
+        (lambda: datasets.make_square(0), "n_samples must be an integer >= 1; got 0"),
+        (lambda: datasets.make_product(-3), "n_samples must be an integer >= 1; got -3"),
+        (lambda: datasets.make_gated(10, noise=-1.0), "noise must be a finite number >= 0; got -1.0"),
+        (lambda: datasets.make_square(10, noise=np.nan), "noise must be a finite number >= 0; got nan"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_with_the_range(folder, call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_numbers_of_samples_are_integers():
+    for call in (datasets.make_square, datasets.make_product, datasets.make_gated):
+        with pytest.raises(TypeError, match=r"n_samples must be an integer >= 1; got 2\.5"):
+            call(2.5)
+        assert len(call(np.int32(3))[0]) == 3
+
+
 @pytest.mark.skipif("LOWRANK_TANGENT_DATA" not in os.environ, reason="needs MNIST under LOWRANK_TANGENT_DATA")
 def test_mnist_is_mnist():
     data = datasets.load_mnist()
