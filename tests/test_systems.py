@@ -358,3 +358,22 @@ def test_a_stage_keeps_the_eigenvectors(rng):
     assert other.objective == pytest.approx(fresh.objective, rel=1e-14)
     for layer, old in zip(other.layers, point.layers, strict=True):
         assert layer.basis is old.basis
+
+
+@pytest.mark.parametrize(
+    ("outputs", "C", "n", "shapes", "is_assembled"),
+    [
+        ("network", 3, 60, [(9, 16), (17, 3)], True),  # the mean kernel averages over different outputs
+        ("network", 3, 400, [(9, 16), (17, 3)], False),
+        ("shared", 1, 60, [(20, 30)], True),  # next to nothing
+        ("shared", 1, 100, [(48, 48), (49, 1)], False),
+        ("network", 1, 100, [(100, 100)], False),
+        ("shared", 5, 80, [(11, 64), (65, 1)], False),
+    ],
+)
+def test_the_system_is_assembled_where_a_kernel_would_miss_much(rng, outputs, C, n, shapes, is_assembled):
+    operator = random_operator(rng, n, shapes, outputs, C)
+    preconditioner = _preconditioner.Preconditioner(StructuredRegression(operator, np.ones((n, C)), alpha=0.1))
+    assert preconditioner.is_exact == is_assembled
+    assert preconditioner.products.is_single == (not is_assembled)
+    assert preconditioner.may_be_exact  # where nothing else helps

@@ -112,7 +112,7 @@ class TangentOperator(Operator):
         Parameters
         ----------
         change : callable
-            Makes of a list of layers another one. It may be called for some of the samples at a time.
+            From a list of layers to another list of as many samples. A stream calls it batch by batch.
         keep_rows : bool, default=False
         """
         other = copy.copy(self) if keep_rows else self.plain()

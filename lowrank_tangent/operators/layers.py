@@ -14,7 +14,7 @@ from .layer import Layer, Transform
 
 #: Temporaries of a product with separate coefficients for each output, 32 MiB.
 _GROUP_FLOATS = 2**22
-#: Columns of zeros are left out where at most this share of the columns is used: leaving out copies the others.
+#: Columns of zeros are left out only if at most this share of the columns is used: the others have to be copied.
 _USED = 0.9
 
 

@@ -1,7 +1,8 @@
-"""What weights of the samples and an intercept make of the rows of an operator.
+"""Sample weights and an intercept as changes of the rows of an operator: A becomes Π S A.
 
-Minimising ``Σ_i w_i (y_i − (A B)_i − b)²`` over the intercept b leaves ``‖Π S (y − A B)‖²`` with S = diag(√w) and Π the
-projection onto the complement of √w: exact weighted centring.
+    min_b Σ_i w_i (y_i − (A B)_i − b)² = ‖Π S (y − A B)‖²,        S = diag(√w),    Π = I − u uᵀ,    u = √w / ‖√w‖.
+
+So an unpenalised intercept is exact weighted centring.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ class WeightedRows:
     row_scale : ndarray of shape (n,) or None
         Every row is multiplied by this (square roots of sample weights).
     centred : bool
-        Whether rows are projected onto the complement of `row_scale`, which is what an unpenalised intercept leaves of
-        them.
+        Whether rows are projected onto the complement of `row_scale`, as an intercept without a penalty does.
     """
 
     row_scale = None
@@ -50,11 +50,11 @@ class WeightedRows:
             kernel *= self.row_scale[:, None]
             kernel *= self.row_scale
         if self.centred:
-            unit = self._unit(len(kernel), kernel.dtype)
-            image = kernel @ unit
-            image -= 0.5 * (unit @ image) * unit
+            direction = self._intercept_direction(len(kernel), kernel.dtype)
+            image = kernel @ direction
+            image -= 0.5 * (direction @ image) * direction
             # Π K Π = K − u wᵀ − w uᵀ with w = K u − ½ (uᵀ K u) u, a few rows at a time.
-            ends, others = np.column_stack([unit, image]), np.vstack([image, unit])
+            ends, others = np.column_stack([direction, image]), np.vstack([image, direction])
             for rows in gen_batches(len(kernel), _BLOCK_ROWS):
                 kernel[rows] -= ends[rows] @ others
         return kernel
@@ -65,10 +65,10 @@ class WeightedRows:
             return values
         if self.row_scale is None:
             return values - values.mean(axis=0)
-        unit = self._unit(len(values), self.row_scale.dtype)
-        return values - np.multiply.outer(unit, np.tensordot(unit, values, axes=1))
+        direction = self._intercept_direction(len(values), self.row_scale.dtype)
+        return values - np.multiply.outer(direction, np.tensordot(direction, values, axes=1))
 
-    def _unit(self, n, dtype):
-        """The direction that the intercept takes out."""
+    def _intercept_direction(self, n, dtype):
+        """u, the direction that the intercept takes out."""
         scale = np.ones(n, dtype=dtype) if self.row_scale is None else self.row_scale
         return scale / np.linalg.norm(scale)

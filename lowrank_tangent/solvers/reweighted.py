@@ -46,8 +46,8 @@ _EPS = np.finfo(float).eps
 def solve_reweighted(problem, monitor, max_iter, warm_start):
     """Find a stationary point by Newton steps that begin as steps of iteratively reweighted least squares.
 
-    One iteration costs the kernel of the stretched features and its Cholesky factorisation, and two products with A or
-    its adjoint for every step of conjugate gradients.
+    One iteration costs the kernel of the stretched features (formed in memory, also of a stream) and its Cholesky
+    factorisation, and two products with A or its adjoint for every step of conjugate gradients.
 
     Returns
     -------

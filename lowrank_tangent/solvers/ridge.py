@@ -9,7 +9,7 @@ from .interpolation import check_rank
 
 
 def solve_ridge(problem, monitor, max_iter, warm_start):
-    """Solve the problem without adaptivity by one Cholesky factorisation of its kernel.
+    """Solve the problem without adaptivity by one Cholesky factorisation of its kernel, formed also of a stream.
 
     Costs n²·(p + q) + n³/3 operations for "shared" outputs, with n·C for n for "network" outputs; n² of a problem that
     is diagonalised.

@@ -37,7 +37,7 @@ def inner_product(these, those):
 
 
 def gram_singular_values(matrix):
-    """Singular values to absolute accuracy √eps, far cheaper than by an SVD; the final certificate uses the SVD."""
+    """Singular values to absolute accuracy √eps, far cheaper than an SVD, which the final certificate uses."""
     return np.sqrt(np.maximum(np.linalg.eigvalsh(_finite(gram_of(matrix))), 0.0))
 
 

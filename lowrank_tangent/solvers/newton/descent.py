@@ -26,14 +26,17 @@ from ..spectral_point import PrimalPoint, inner_product
 from .kernels import stretch_root
 from .line_search import step_length
 
-#: Newton's method takes over where the decrement is this share of the objective, or the second number times the gap
-#: that is asked for. That many steps that do not get there have failed.
+#: Newton's method takes over where the decrement is below this share of the objective, or below the second number times
+#: the gap that is asked for.
 _NEAR = 1e-4
 _NEAR_GAP = 0.1
+#: A descent that has not come near after so many steps has failed.
 _MOST_STEPS = 50
-#: Rounding of the products that come for free may have hidden this share of the objective, no more.
+#: Products that are updated from step to step add up rounding. An objective that they show too low by more than this
+#: share ends the descent.
 _DRIFT = 0.1
-#: A metric serves one step at B = 0, and every other one so many more than the last: these, or half of its cost.
+#: The first metric serves one step. Each later one serves so many steps more than the one before: this number, or as
+#: many as cost half of a metric.
 _LEAST_SERVICE = 4
 #: Below this share of the objective of B = 0, single precision has little to say about the rest.
 _LEAST_OBJECTIVE = 1e-4

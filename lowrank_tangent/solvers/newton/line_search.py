@@ -1,4 +1,4 @@
-"""Step length along a direction, of everything that lowers the primal objective by line searches."""
+"""The line search of Newton's method and of the descent before it: a step length along a direction."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _EPS = np.finfo(float).eps
 def step_length(point, change, prediction, descent):
     """A length t ≤ 1 near the minimum of the objective at B + t dB; None if rounding hides it.
 
-    Trial points cost an eigenvalue decomposition but no product with A or B, so a good length is cheaper than another
-    direction; the next one is where a cubic between two of them is least. Decreases are summed from differences: where
-    the loss dwarfs the penalty, that of two objectives would be rounding.
+    A trial point costs an eigenvalue decomposition but no product with A or B, so a good length is cheaper than another
+    direction. The next trial is the minimum of a cubic between the ends of the interval. Decreases are sums of
+    differences, of the loss and of the penalty: the difference of two objectives would be rounding where the loss is
+    far larger than the penalty.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ def step_length(point, change, prediction, descent):
     if not descent > 0.0:
         return None
     line, linear = PenaltyLine(point, change), np.vdot(point.residual, prediction)
-    # Lengths, and there the objective less that of B and the slope, both in units of the descent.
+    # The ends of the interval, as triples: the length t, (objective at t − objective at 0) / descent, slope / descent.
     low, high, length = (0.0, 0.0, -1.0), (1.0, np.inf, np.inf), 1.0
     best = None
     while high[0] - low[0] > _SHORTEST_INTERVAL * high[0]:

@@ -6,19 +6,35 @@ gradient of the penalty and W the inverse of its Hessian, both at B, it has n·C
     (I + A W A*) r' = r + A W G,          dB = W (A* r' − G).
 
 This is the Hessian of the dual, linearised at G and not at ``A* r``. Both agree at the solution, and the gap of r'
-vanishes quadratically; but G never leaves the domain of the conjugate, whereas iterates of Newton's method on the dual
-jam at its boundary when the penalty is nearly the nuclear norm.
+vanishes quadratically. But G never leaves the domain of the conjugate, whereas Newton's method on the dual jams at the
+boundary of that domain when the penalty is nearly the nuclear norm.
 
-The equation is solved by conjugate gradients, preconditioned by the ridge kernel of the stretched features
-(`system.py`, where it is written for every loss with a Hessian; `preconditioner.py`); the spectral calculus of G and
-W is in `spectral_point.py`. Steps far from the solution are drafts in single precision. Where its rounding would be
-seen in the gap, the method goes on in double precision, and the certificate always does. With many outputs that
-share the stretch of wide layers, coefficients are written in the samples (`samples.py`), and entry by entry where that
-is not exact enough.
+The method moves through these states, from the top left to the bottom right:
 
-The way to the neighbourhood of the solution is a continuation from a ridge solution (`stages.py`). With the squared
-loss, samples enough and not much adaptivity, a descent by conjugate gradients on the objective itself (`descent.py`)
-is faster.
+    draft, B = 0 ───(1)──▶ descent ──────────────(3)──────────────┐
+        │                     │ fails                             ▼
+        └───────(2)──▶ ridge ◀┘ ──(4)──▶ stage, √μ ──(5)──▶ the problem itself ──(7)──▶ done
+                                           │    ▲                 │
+                                           └(5)─┘                 │
+    precision:   draft, in the samples or in single ─────(6)──────┴──▶ double, entry by entry
+
+(1) A descent pays: squared loss, samples enough, not much adaptivity, coefficients in entries (`descent.py`).
+(2) Otherwise. The first point is a ridge solution with an alpha of its own (`stages.py`). A draft that cannot solve
+    ridge gives way to double precision at once.
+(3) The descent has come near the solution: Newton's decrement is small against the objective.
+(4) The ridge solution becomes a point of the first stage: √μ is its largest singular value, or that of the problem.
+(5) A Newton step has gained little of the penalty, or none could be made: √μ falls by a constant factor, to that of the
+    problem in the end.
+(6) The rounding of a draft would be seen in the gap, or a system could not be solved: drafts are in single precision
+    or have coefficients written in the samples (`samples.py`). Stages go on where they were. Products inside of
+    conjugate gradients have a precision of their own (`system.py`), which goes to double for good where a pass stalls.
+(7) The gap is below tol; max_iter or the callback says so; or a step in double precision that lowers nothing has been
+    tried again with double products, then with the system itself, and there is no stage left.
+
+Each step solves the equation by conjugate gradients (`system.py`, for every loss with a Hessian), preconditioned by the
+ridge kernel of the stretched features (`preconditioner.py`), and searches along the line (`line_search.py`). The best
+primal and the best dual point of all steps are kept, and their gap is the certificate. The spectral calculus of G and W
+is in `spectral_point.py`.
 """
 
 from __future__ import annotations

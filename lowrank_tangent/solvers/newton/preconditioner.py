@@ -28,8 +28,8 @@ from .products import SystemProducts
 class Preconditioner:
     """Inverse of the system of some recent point.
 
-    It is renewed once its age has cost as much as that, in steps of conjugate gradients beyond those of the system that
-    it was made for. What it leaves out of the system costs steps too, but those a new one would not save.
+    The first system after a renewal takes so many steps of conjugate gradients. Later ones take more, as their point
+    moves away. Once these extra steps together have cost as much as a renewal, the next point gets one.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Products with A W A*, which Newton's system consists of, by the cheaper of two ways; in single precision at first.
+"""Products with A W A*, the matrix of Newton's system, by the cheaper of two ways; in single precision at first.
 
 By factors: A* , W and A one after the other, 4·n·p·q·C operations a layer. By kernels, for a layer with one position
 and one output, or outputs that share it: A W A* is, but for the Γ term, the n × n kernel of the features stretched by
@@ -19,8 +19,9 @@ from . import costs
 from .costs import skinny_cost, stretch_cost
 from .kernels import StretchedKernels, is_outer, kernel_fits
 
-#: Single precision has squares of coefficients and of gradients where targets over features, and targets times
-#: features, are at most that, and at least one over it. Factors beyond the second number are balanced.
+#: Coefficients have about the size of targets / features, gradients that of targets · features. Their squares fit
+#: single precision if both sizes are at most the first number and at least one over it. Factors with entries larger
+#: than the second number, or smaller than one over it, are balanced.
 _LARGEST = 1e12
 _LARGEST_FACTOR = 1e8
 

@@ -1,10 +1,12 @@
-"""Continuation from ridge to the penalty of a problem, by problems with less and less ridge and more and more tail.
+"""Continuation from a ridge solution to the penalty of a problem, in stages of falling √μ.
 
-Far into its tail the curvature of the penalty says nothing about the way, so √μ begins where the largest singular value
-of the ridge solution is, and falls from stage to stage. With the alpha of the problem the tail, which is α √μ times the
-nuclear norm for the named prices, would weigh far too much at first, and every stage would have to find another
-solution. So each has an alpha of its own, with which the largest singular values cost what they cost in the end; and so
-has ridge.
+Below √μ the penalty is nearly ridge, above it nearly linear: its tail, α √μ times the nuclear norm for the named
+prices. Newton's method makes no way in the tail, where there is no curvature. So √μ begins at the largest singular
+value of the ridge solution, and falls from stage to stage.
+
+Each stage has an alpha of its own: the one with which the largest singular values cost what they cost in the end. With
+the alpha of the problem the tail would weigh far too much at first, and every stage would have another solution. The
+ridge solution has an alpha by the same rule.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def next_stage(point, problem):
 
 
 def _at_stage(point, problem, root):
-    """The point in a problem with no √μ below `root`, where the largest singular values cost the same."""
+    """The point in a stage of the problem: no √μ is below `root`, and the largest singular values cost the same."""
     spectral = problem.spectral.relaxed(root)
     if spectral is problem.spectral:
         return point.of(problem)
@@ -55,12 +57,12 @@ def _at_stage(point, problem, root):
 
 
 def ridge_alpha(zero, correlation):
-    """An alpha with which ridge costs the largest singular values of its solution what the penalty does.
+    """The alpha of ridge whose largest singular values have the price that the penalty gives them.
 
-    Where much adapts that is a small share of the alpha of the problem, with which ridge would find next to nothing.
-    The solution is estimated as ``A* r / (α + κ)``, with κ the Rayleigh quotient of the kernel A A* at r, as of the
-    squared loss. With the cross-entropy, which curves less, that is less than it is, and better so: what a far smaller
-    alpha leads to is no longer near B = 0.
+    Where much adapts, it is a small share of the alpha of the problem, with which ridge would find next to nothing.
+    The solution is estimated as ``A* r / (α + κ)``, with κ the Rayleigh quotient of the kernel A A* at r. That is exact
+    to first order for the squared loss. The cross-entropy curves less, so that its solution is larger than this
+    estimate. The error is on the safe side: a far smaller alpha would lead too far away from B = 0.
 
     Parameters
     ----------

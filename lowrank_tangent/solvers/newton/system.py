@@ -1,8 +1,8 @@
 """Newton's equation in unknowns of the dual's size, and its solution by conjugate gradients in mixed precision.
 
-Most products are in single precision: conjugate gradients improve the solution by what they can, the error of the
-result is computed in double precision, and so on (iterative refinement). Where that stalls, everything goes on in
-double precision.
+This is iterative refinement: conjugate gradients in single precision improve the solution as far as they can, then its
+error is computed in double precision, and they begin again with that. Where a pass no longer reduces the error,
+everything goes on in double precision.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class NewtonSystem:
     design : TangentOperator
         A, in double precision or in single.
     precision : dtype
-        In which dB is found. What single precision makes of it belongs to another x and is part of the residual.
+        In which dB is found. The error that single precision makes is part of the residual.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class NewtonSystem:
     def moved(self, direction, design):
         """The same with another x, x − direction."""
         step = self.point.loss.multiply(direction)
-        # Added up within a step, so that what conjugate gradients correct is what they have seen.
+        # Added up and not computed anew: conjugate gradients correct the system that they have worked with.
         correlation = [a + b for a, b in zip(self.correlation, design.rmatvec(step), strict=True)]
         return NewtonSystem(self.point, self.dual + step, self.unknown - direction, correlation, design, self.precision)
 
@@ -114,9 +114,10 @@ def solve_system(point, dual, correlation, preconditioner, gap_target, penalty):
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             change, spent = _conjugate_gradients(system, preconditioner, gap_target, penalty)
             candidate = system.moved(change, design)
-        # The same error before and after is 0 or infinite.
+        # The pass has stalled if it leaves too much of the error. An error that is the same before and after it is 0 or
+        # infinite, and no pass will change that.
         stalled = not candidate.error <= _STALLED * system.error or candidate.error == system.error
-        # In double precision an error that grows is rounding, in single precision it may be anything.
+        # An error that grows in double precision is rounding, and the candidate is as good; in single it may be useless.
         if candidate.error <= system.error or not products.is_single:
             system = candidate
         steps += spent

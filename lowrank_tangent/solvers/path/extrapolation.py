@@ -12,7 +12,7 @@ import numpy as np
 
 from .known import combined, combined_layers
 
-#: Highest degree of the polynomial. Each more doubles what errors of the solutions grow by.
+#: Highest degree of the polynomial. Every further degree doubles the factor by which errors of solutions grow.
 _MAX_DEGREE = 2
 
 

@@ -25,13 +25,13 @@ from ..newton.costs import skinny_cost, stretch_cost
 from ..spectral_point import PrimalPoint, inner_product
 from .known import combined, combined_layers
 
-#: Most and fewest solutions that span the space, and what one of them costs in products of the size of B Bᵀ.
+#: Most and fewest solutions that span the space, and the cost of one of them in products of the size of B Bᵀ.
 _MOST, _FEWEST = 6, 3
 _PRODUCTS = 10
-#: What a step of Newton's method costs beside the kernel, in products with it.
+#: Cost of a step of Newton's method beside the kernel, in products with the kernel.
 _STEP_PRODUCTS = 10
-#: Newton's method in the span ends where the square of what a step gains, relative to the objective, is below this
-#: share of the gap that is asked for: the next step would gain as much.
+#: Newton's method converges quadratically: the next step gains about the square of the last gain, relative to the
+#: objective. It ends where that is below this share of the gap that is asked for.
 _MARGIN = 0.1
 _MAX_STEPS, _MAX_HALVINGS = 8, 20
 #: Directions with less than this share of the curvature of the span are rounding.
