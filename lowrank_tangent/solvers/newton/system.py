@@ -117,7 +117,7 @@ def solve_system(point, dual, correlation, preconditioner, gap_target, penalty):
         # The pass has stalled if it leaves too much of the error. An error that is the same before and after it is 0 or
         # infinite, and no pass will change that.
         stalled = not candidate.error <= _STALLED * system.error or candidate.error == system.error
-        # An error that grows in double precision is rounding, and the candidate is as good; in single it may be useless.
+        # An error that grows in double precision is rounding, and the candidate as good. In single it may be no good.
         if candidate.error <= system.error or not products.is_single:
             system = candidate
         steps += spent
