@@ -1,6 +1,8 @@
 """The README's examples, as a newcomer would run them."""
 
 import re
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,11 @@ import pytest
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_examples_of_the_readme_run_and_print_what_it_says(capsys):
+def test_examples_of_the_readme_run_and_print_what_it_says(capsys, monkeypatch):
     text = README.read_text(encoding="utf-8")
-    names = {}
+    module = types.ModuleType("readme")  # classes that are defined in a module can be pickled
+    monkeypatch.setitem(sys.modules, "readme", module)
+    names = vars(module)
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(block, names)
     printed = capsys.readouterr().out
