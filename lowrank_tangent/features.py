@@ -310,6 +310,32 @@ class TangentFeatures:
             [self.network.kernel(X[batch], training, weights) @ dual for batch in gen_batches(len(X), rows)]
         )
 
+    def for_products(self, coefs: Coefs) -> Coefs:
+        """Coefficients for `predict_by_products`, at infinite width: found once for many predictions."""
+        every: list[Array | None] = [None] * self.network.n_layers
+        for layer, coef in zip(self.layers_, coefs, strict=True):
+            every[layer] = coef
+        found = self.network.for_products(self.weights_, every)
+        return [found[layer] for layer in self.layers_]
+
+    def predict_by_products(self, X: ArrayLike, coefs: Coefs) -> Array:
+        """What `predict` makes of coefficients, of those that `for_products` makes of them: no systems are solved.
+
+        Parameters
+        ----------
+        X : array of shape (n', n_features)
+        coefs : list of ndarray, one per used layer
+
+        Returns
+        -------
+        ndarray of shape (n', C)
+        """
+        X, predictions = self._checked_as_fitted(X), []
+        for batch in self._batches(X):
+            layers = self._scaled(self.network.cross_layers(self.weights_, batch))
+            predictions.append(TangentOperator(layers, self.outputs, self._n_copies).matvec(coefs))
+        return np.concatenate(predictions)
+
     @property
     def _kernel_weights(self) -> Array:
         """Weight of every layer of the network in the kernel, 0 of those that are not used."""
@@ -323,11 +349,12 @@ class TangentFeatures:
     def _factors(self, X: Array) -> list[Layer]:
         """The used layers of some samples, scaled."""
         with np.errstate(over="ignore", invalid="ignore"):
-            layers = self.network.layers(self.weights_, X)
-        return [
-            layers[layer].scaled(self.scale_ * root).astype(self.dtype)
-            for layer, root in zip(self.layers_, self._roots, strict=True)
-        ]
+            layers = self._scaled(self.network.layers(self.weights_, X))
+        return [layer.astype(self.dtype) for layer in layers]
+
+    def _scaled(self, layers: Sequence[Layer]) -> list[Layer]:
+        """The used layers of all, each times the root of its weight and the scale."""
+        return [layers[layer].scaled(self.scale_ * root) for layer, root in zip(self.layers_, self._roots, strict=True)]
 
     def _checked(self, X: ArrayLike) -> Array:
         """Samples as an array, in the precision that the network computes in.

@@ -107,7 +107,7 @@ def test_what_takes_more_than_a_minute_is_said_beforehand(rng, caplog, monkeypat
     with caplog.at_level("WARNING", logger="lowrank_tangent"):
         TangentRidge((np.inf,)).fit(X, X[:, 0])
         assert not caplog.records
-        monkeypatch.setattr("lowrank_tangent.networks.infinite._SECONDS_PER_CUBE", 120.0 / (2 * 40**3))
+        monkeypatch.setattr("lowrank_tangent.networks.anchors._SECONDS_PER_CUBE", 120.0 / (2 * 40**3))
         TangentRidge((np.inf,)).fit(X, X[:, 0])
     assert "features of 40 samples at infinite width: this takes about 2 minutes" in caplog.text
 

@@ -24,7 +24,7 @@ from ..networks import network_of
 from ..problem import StructuredRegression
 from ..rounds import Relinearisation, run_rounds
 from ..solvers import SOLVERS, solve
-from .dual_form import in_dual_form, predict
+from .infinite_coefs import kept, predict
 
 #: Parameters that are a short way to say a network.
 _SHORT_PARAMETERS = ("hidden_layer_sizes", "activation", "init", "bias")
@@ -73,7 +73,7 @@ class TangentModel:
         problem, solution, rounds = run_rounds(relinearisation, X, settings["n_rounds"], solve_on)
         if unfinished:
             warnings.warn(_not_converged(unfinished[-1], self.tol), ConvergenceWarning, stacklevel=3)
-        solution, adaptation = in_dual_form(relinearisation.features, X, problem, solution, adapt(problem, solution))
+        solution, adaptation = kept(relinearisation.features, X, problem, solution, adapt(problem, solution))
         if isinstance(self, InputTransformer):
             self._input_transform = _input_transform(relinearisation, problem, solution, X)
         self.initial_features_, self.features_, self.rounds_ = initial, relinearisation.features, rounds

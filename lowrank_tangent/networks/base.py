@@ -165,6 +165,21 @@ class Network(ABC):
         """Gradients of x ↦ (A B)(x) at the training points, shape (n, n_features), for one output's coefficients."""
         raise self._finite()
 
+    def cross_layers(self, state: Any, X: Array) -> Sequence[LayerFactors]:
+        """Features for coefficients of `for_products`, by products with the training points alone; default `layers`."""
+        return self.layers(state, X)
+
+    def for_products(self, state: Any, coefs: Sequence[Array | None]) -> list[Array | None]:
+        """Coefficients that make of `cross_layers` what these make of `layers`; by default the same ones.
+
+        Parameters
+        ----------
+        state : object
+        coefs : list of ndarray of shape (p, C·q) or None, one per layer
+            None for a layer that is not used.
+        """
+        return list(coefs)
+
     def rescaled(self, factor: float) -> Network:
         """The network that makes of factor · x, in factor² · n_features coordinates, what this one makes of x."""
         raise self._finite()

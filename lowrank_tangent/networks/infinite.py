@@ -14,79 +14,26 @@ Source: Jacot, Gabriel & Hongler (arXiv 1806.07572).
 
 from __future__ import annotations
 
-import functools
-import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
 from .._types import Array, RandomState
-from ..linalg.memory import check_fits_in_memory
 from ..linalg.transforms import ProductTransform
 from ..operators.layers import LayerFactors
-from ..progress import announce
+from .anchors import Anchors, check_matrices
 from .base import Network, cause_of_overflow, factors_of
 from .moments import ERF, RELU, layer_derivatives, layer_moments, samples_by_layer, tangent_kernel, tangent_slopes
 from .stretched import StretchedInputs
 
-logger = logging.getLogger("lowrank_tangent")
-
-_EPS = np.finfo(float).eps
 ACTIVATIONS = {"relu": RELU, "erf": ERF}
-#: A singular matrix is given 10, 100, … times its rounding; more decades than this, and something else is wrong.
-_MAX_DECADES = 8
-#: Factors and kernels of n samples take about this many seconds times n³ a layer, on one core.
-_SECONDS_PER_CUBE = 2e-10
-_REMEDY = (
-    "Use fewer samples, or a network of finite width, such as hidden_layer_sizes=(512,) with batch_size=1000, or "
-    "widths=(512,) to choose from: its memory grows with the number of samples, not with the square."
-)
-
-
-class Anchors:
-    """Training points of a network of infinite width, with the factors of each layer's matrices.
-
-    Factors are made when they are first asked for, in about n³ operations each, and left out of pickles.
-
-    Parameters
-    ----------
-    network : InfiniteMLP
-    X : ndarray of shape (n, n_features)
-
-    Attributes
-    ----------
-    inputs, gradients : list of ndarray of shape (n, n) or None, one per layer
-        Lower Cholesky factors of ⟨h, h'⟩ and ⟨delta, delta'⟩; None where h are the samples, and where delta is 1.
-    jitter : float
-        Largest share of its mean diagonal that a singular matrix was given on top; 0 if none was singular.
-    """
-
-    def __init__(self, network: InfiniteMLP, X: Array) -> None:
-        self.network, self.X = network, X
-
-    @property
-    def inputs(self) -> list[Array | None]:
-        return [None, *self._factors[0]]
-
-    @property
-    def gradients(self) -> list[Array | None]:
-        return [*self._factors[1], None]
-
-    @property
-    def jitter(self) -> float:
-        return self._factors[2]
-
-    @functools.cached_property
-    def _factors(self) -> tuple[list[Array], list[Array], float]:
-        return self.network.factorised(self.X)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"network": self.network, "X": self.X}
+#: Roots and growths of some samples at every hidden layer, see `samples_by_layer`.
+_Samples: TypeAlias = tuple[Array, Array]
 
 
 class Tangent(NamedTuple):
@@ -96,10 +43,10 @@ class Tangent(NamedTuple):
     the products of the gradients at the first layer, ⟨delta_0, delta'_0⟩.
     """
 
-    kernel: np.ndarray
-    gates: np.ndarray
-    along: np.ndarray
-    radial: np.ndarray
+    kernel: Array
+    gates: Array
+    along: Array
+    radial: Array
 
 
 @dataclass(frozen=True)
@@ -132,7 +79,7 @@ class InfiniteMLP(Network):
 
     is_infinite = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.depth, bool) or not isinstance(self.depth, Integral) or self.depth < 1:
             raise ValueError(f"depth must be an integer >= 1, the number of hidden layers; got {self.depth!r}.")
         if self.activation not in ACTIVATIONS:
@@ -194,7 +141,7 @@ class InfiniteMLP(Network):
         """Tangent features of samples, one `LayerFactors` a layer, see `factors`."""
         return factors_of(self.factors(anchors, X), X, self.bias)
 
-    def layer_products(self, X, Y=None):
+    def layer_products(self, X: Array, Y: Array | None = None) -> tuple[list[Array], list[Array]]:
         """Inner products of the layer inputs and of the gradients of two sets of samples.
 
         Parameters
@@ -214,7 +161,7 @@ class InfiniteMLP(Network):
             For shapes that do not fit; if the values of X overflow; for ReLU without a bias, if a sample is zero: it
             has no direction.
         """
-        self._check_memory(len(X), len(X if Y is None else Y), 3 * self.n_layers - 1)
+        check_matrices(len(X), len(X if Y is None else Y), 3 * self.n_layers - 1)
         inputs, slopes = self._moments(*self._covariances(X, Y))
         gradients = [np.ones_like(inputs[0])]
         for slope in slopes[::-1]:
@@ -231,11 +178,11 @@ class InfiniteMLP(Network):
         layer_weights : sequence of float, one per layer, optional
             Weights of the layers in the kernel; 1 by default.
         """
-        self._check_memory(len(X), len(X if Y is None else Y), 2)
+        check_matrices(len(X), len(X if Y is None else Y), 2)
         covariances, (roots, _), (others, _) = self._covariances(X, Y)
         return tangent_kernel(ACTIVATIONS[self.activation], covariances, roots, others, self._weights(layer_weights))
 
-    def layer_slopes(self, X):
+    def layer_slopes(self, X: Array) -> tuple[list[tuple[Array, Array]], list[tuple[Array, Array]]]:
         """Gradients of the layers' products of samples x, x' with respect to x, for all pairs of rows of X.
 
         A gradient is ``along · x' + radial · x``. It includes what the gates do while x moves: the products of the
@@ -250,7 +197,7 @@ class InfiniteMLP(Network):
         inputs, gradients : lists of pairs (along, radial), ndarrays of shape (n, n), one per layer
             Of Σ_l = ⟨h, h'⟩ and of ⟨delta, delta'⟩, from the first layer to the last.
         """
-        self._check_memory(len(X), len(X), 8 * self.n_layers)
+        check_matrices(len(X), len(X), 8 * self.n_layers)
         covariances, own, _ = self._covariances(X)
         inputs, slopes = self._moments(covariances, own, own)
         n, p = X.shape
@@ -272,7 +219,7 @@ class InfiniteMLP(Network):
             product = product * slope
         return of_inputs, of_gradients[::-1]
 
-    def tangent(self, X, layer_weights=None):
+    def tangent(self, X: Array, layer_weights: Sequence[float] | Array | None = None) -> Tangent:
         """Neural tangent kernel of the rows of X, and its gradients with respect to the first of two samples.
 
         Parameters
@@ -285,17 +232,14 @@ class InfiniteMLP(Network):
         -------
         Tangent
         """
-        self._check_memory(len(X), len(X), 5)
+        check_matrices(len(X), len(X), 5)
         covariances, own, _ = self._covariances(X)
         weights = self._weights(layer_weights)
         found = tangent_slopes(ACTIVATIONS[self.activation], covariances, *own, 1.0 / X.shape[1], weights)
         return Tangent(*found)
 
     def anchor(self, X: Array) -> Anchors:
-        """Factorise the layers' matrices on the training points, in about n³ operations each.
-
-        Repeated samples make them singular, and so do parallel ones for ReLU without a bias. Then, and only then,
-        the least multiple of the identity that makes them regular is added; `Anchors.jitter` and the log say so.
+        """Anchors of the training points, with the factors of the layers' matrices: about n³ operations for each.
 
         Parameters
         ----------
@@ -309,20 +253,7 @@ class InfiniteMLP(Network):
         _ = anchors.jitter  # which takes all factors
         return anchors
 
-    def factorised(self, X: Array) -> tuple[list[Array], list[Array], float]:
-        """Cholesky factors of ⟨h, h'⟩ and ⟨delta, delta'⟩ at the hidden layers, and the jitter, see `anchor`."""
-        announce(_SECONDS_PER_CUBE * self.n_layers * len(X) ** 3, f"features of {len(X)} samples at infinite width")
-        # Two products and two factors of every hidden layer, and what computing them takes.
-        self._check_memory(len(X), len(X), 4 * self.n_layers)
-        inputs, gradients = self.layer_products(X)
-        pairs = [_factorise(matrix) for matrix in (*inputs[1:], *gradients[:-1])]
-        jitter = max(share for _, share in pairs)
-        if jitter > 0.0:
-            logger.info("singular kernel of infinite width: %.1e of its mean diagonal was added to it.", jitter)
-        factors = [factor for factor, _ in pairs]
-        return factors[: self.depth], factors[self.depth :], jitter
-
-    def factors(self, anchors, X):
+    def factors(self, anchors: Anchors, X: Array) -> list[tuple[Array, Array]]:
         """Factors (h, delta) of every layer's tangent feature: a list of pairs, input side first.
 
         With a training point on one side, the products of these factors are those of `layer_products`. Of two new
@@ -340,16 +271,37 @@ class InfiniteMLP(Network):
         """
         if anchors.jitter == 0.0 and np.array_equal(X, anchors.X):
             # Products of the training points with themselves, whitened, are the factors that whiten.
-            inputs, gradients = anchors.inputs[1:], anchors.gradients[:-1]
-        else:
-            inputs, gradients = self.layer_products(X, anchors.X)
-            inputs = list(map(_whitened, inputs[1:], anchors.inputs[1:]))
-            gradients = list(map(_whitened, gradients[:-1], anchors.gradients[:-1]))
+            return self._pairs(X, anchors.inputs[1:], anchors.gradients[:-1])
+        inputs, gradients = self.layer_products(X, anchors.X)
+        return self._pairs(X, *anchors.factors(inputs[1:], gradients[:-1]))
+
+    def cross_layers(self, anchors: Anchors, X: Array) -> list[LayerFactors]:
+        """Products with the training points in place of factors: no systems are solved. See `for_products`."""
+        inputs, gradients = self.layer_products(X, anchors.X)
+        return factors_of(self._pairs(X, inputs[1:], gradients[:-1]), X, self.bias)
+
+    def for_products(self, anchors: Anchors, coefs: Sequence[Array | None]) -> list[Array | None]:
+        """L⁻ᵀ B M⁻¹ with the factors L and M of each layer: factors are products times L⁻ᵀ and times M⁻ᵀ.
+
+        Parameters
+        ----------
+        anchors : Anchors
+        coefs : list of ndarray of shape (p, C·q) or None, one per layer
+            None for a layer that is not used.
+
+        Returns
+        -------
+        list of ndarray or None, of the same shapes
+        """
+        return anchors.for_products(coefs)
+
+    def _pairs(self, X: Array, inputs: Iterable[Array], gradients: Iterable[Array]) -> list[tuple[Array, Array]]:
+        """Pairs (h, delta) of every layer, of the inputs of all but the first and the gradients of all but the last."""
         rows = np.hstack([X, np.full((len(X), 1), float(self.bias))]) if self.bias else X
         first = rows * self.forward_scale(X.shape[1])
         return list(zip([first, *inputs], [*gradients, np.ones((len(X), 1))], strict=True))
 
-    def input_gradients(self, anchors, coefs):
+    def input_gradients(self, anchors: Anchors, coefs: Sequence[Array | None]) -> Array:
         """Gradients of x ↦ Σ_l h_lᵀ B_l delta_l at the training points, in about n³ operations a layer.
 
         Parameters
@@ -381,7 +333,7 @@ class InfiniteMLP(Network):
                     radial += np.sum(by_own * weights, axis=1)
         return total + along @ X + radial[:, None] * X
 
-    def forward_scale(self, fan_in):
+    def forward_scale(self, fan_in: int) -> float:
         """Factor of the first layer's input in the forward pass."""
         return 1.0 / math.sqrt(fan_in)
 
@@ -393,13 +345,7 @@ class InfiniteMLP(Network):
         """b², infinity where a power would raise an error."""
         return float(self.bias) * float(self.bias)
 
-    def _check_memory(self, n: int, other: int, count: int) -> None:
-        """Refuse samples whose matrices, so many at a time, this process cannot hold."""
-        check_fits_in_memory(
-            (count, n, other), f"the matrices of {n} samples of a network of infinite width", remedy=_REMEDY
-        )
-
-    def _covariances(self, X, Y=None):
+    def _covariances(self, X: Array, Y: Array | None = None) -> tuple[Array, _Samples, _Samples]:
         """Σ_0 of two sets of samples, and what the samples of each have by themselves (`samples_by_layer`)."""
         Y = X if Y is None else Y
         if X.ndim != 2 or Y.ndim != 2 or X.shape[1] != Y.shape[1]:
@@ -417,7 +363,7 @@ class InfiniteMLP(Network):
             return covariances, own, own
         return covariances, own, samples_by_layer(activation, others, growth, self.depth)
 
-    def _moments(self, covariances, own, other):
+    def _moments(self, covariances: Array, own: _Samples, other: _Samples) -> tuple[list[Array], list[Array]]:
         """Σ of every layer, and the slopes' moments D of every hidden one."""
         inputs, slopes = [covariances], []
         for roots, others in zip(own[0], other[0], strict=True):
@@ -426,7 +372,7 @@ class InfiniteMLP(Network):
             slopes.append(slope)
         return inputs, slopes
 
-    def _variances(self, X):
+    def _variances(self, X: Array) -> Array:
         """Diagonal of Σ_0."""
         with np.errstate(over="ignore"):
             variances = (np.einsum("np,np->n", X, X) + self._bias_square) / X.shape[1]
@@ -440,24 +386,3 @@ class InfiniteMLP(Network):
                 "activation='erf', or leave these samples out."
             )
         return variances
-
-
-def _whitened(rows, factor):
-    """Rows times L⁻ᵀ: rows of K = L Lᵀ become those of L. Times Lᵀ they are the rows again, to rounding."""
-    return solve_triangular(factor, rows.T, lower=True).T
-
-
-def _factorise(matrix):
-    """Cholesky factor of a positive semi-definite matrix, and the share of its mean diagonal that had to be added."""
-    size, rounding = np.mean(np.diagonal(matrix)), len(matrix) * _EPS
-    for share in (0.0, *(rounding * 10.0**k for k in range(1, _MAX_DECADES))):
-        shifted = matrix.copy()
-        shifted.flat[:: len(matrix) + 1] += share * size
-        try:
-            factor = np.linalg.cholesky(shifted)
-        except np.linalg.LinAlgError:
-            continue
-        # A pivot that is nothing but rounding is no better than none.
-        if np.min(np.diagonal(factor)) ** 2 > rounding * size:
-            return factor, share
-    raise np.linalg.LinAlgError("the kernel of infinite width is not positive semi-definite; standardise X.")

@@ -149,6 +149,14 @@ class StretchedInputs(Network):
         """The kernel of samples x M, and its gradients with respect to x M."""
         return self.network.tangent(Z, layer_weights)
 
+    def cross_layers(self, state: Any, X: Array) -> Sequence[LayerFactors]:
+        """Features by products of samples x M with the training points."""
+        return self.network.cross_layers(state, self.seen(X))
+
+    def for_products(self, state: Any, coefs: Sequence[Array | None]) -> list[Array | None]:
+        """As the network before."""
+        return self.network.for_products(state, coefs)
+
     def input_gradients(self, state: Any, coefs: Sequence[Array | None]) -> Array:
         """Gradients of the fitted function with respect to x M at the training points."""
         return self.network.input_gradients(state, coefs)

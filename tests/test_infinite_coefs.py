@@ -11,7 +11,7 @@ from lowrank_tangent import (
     TangentRidge,
     TangentRidgeClassifier,
 )
-from lowrank_tangent.estimators.dual_form import DualCoefs
+from lowrank_tangent.estimators.infinite_coefs import AdaptedCoefs, DualCoefs
 from lowrank_tangent.networks import InfiniteMLP
 
 
@@ -69,7 +69,7 @@ def test_a_model_of_many_classes_is_small(rng):
 
 def test_a_chosen_model_is_small(data):
     X, y, X_new = data
-    model = AdaptiveTangentRegressorCV(depths=(1,), biases=(1.0,), adaptivities=(10.0,), max_rounds=1, cv=2).fit(X, y)
+    model = AdaptiveTangentRegressorCV(depths=(1,), biases=(1.0,), max_rounds=1, cv=2).fit(X, y)
     again = pickle.loads(pickle.dumps(model))
     assert isinstance(again.best_estimator_.coefs_, DualCoefs)
     np.testing.assert_array_equal(again.predict(X_new), model.predict(X_new))
@@ -89,7 +89,6 @@ def test_a_prediction_takes_each_pair_of_the_kernel_once(data, monkeypatch):
 
     monkeypatch.setattr(InfiniteMLP, "kernel", counted)
     monkeypatch.setattr(InfiniteMLP, "layer_products", refuse)
-    monkeypatch.setattr(InfiniteMLP, "factorised", refuse)
     model.predict(X_new)
     assert sum(pairs) == len(X_new) * len(X)
 
@@ -112,19 +111,46 @@ def test_single_precision_is_kept_small_too(data):
     np.testing.assert_allclose(model.predict(X_new), TangentRidge((np.inf,)).fit(X, y).predict(X_new), atol=1e-3)
 
 
-def test_coefficients_that_adapt_are_kept_as_they_are(data):
+@pytest.mark.parametrize(
+    "model",
+    [
+        AdaptiveTangentRegressor((np.inf,), alpha=0.1),
+        AdaptiveTangentRegressor((np.inf, np.inf), "erf", penalty="kl", alpha=0.1, layer_weights=[1.0, 2.0, 0.5]),
+        AdaptiveTangentRegressor((np.inf, np.inf), alpha=0.1, layers=[1], dtype=np.float32, tol=1e-4),
+        AdaptiveTangentRegressor((np.inf,), alpha=0.1, n_rounds=1),
+        AdaptiveTangentRegressor((np.inf,), adaptivity=0.0, solver="proximal", tol=0.3),
+    ],
+)
+def test_coefficients_that_adapt_are_solved_with_once(data, monkeypatch, model):
     X, y, X_new = data
-    model = AdaptiveTangentRegressor((np.inf,), alpha=0.1).fit(X, y)
-    assert isinstance(model.coefs_, list)
+    model.fit(X, np.column_stack([y, y**2]))
+    expected = model.features_.predict(X_new, list(model.coefs_)) + model.intercept_
     again = pickle.loads(pickle.dumps(model))
-    np.testing.assert_allclose(again.predict(X_new), model.predict(X_new), atol=1e-12)
+    assert isinstance(again.coefs_, AdaptedCoefs)
+    tol = 1e-3 if model.dtype == np.float32 else 1e-7
+    for fitted in (model, again):
+        np.testing.assert_allclose(fitted.predict(X_new), expected, atol=tol)
+        np.testing.assert_allclose(
+            fitted.predict(X), fitted.solution_.prediction + fitted.intercept_, atol=tol * np.abs(y).max() ** 2
+        )
+
+    def refuse(*_):
+        raise AssertionError("what was solved for the first prediction serves all others")
+
+    monkeypatch.setattr("lowrank_tangent.networks.anchors.solve_triangular", refuse)
+    for fitted in (model, again):
+        np.testing.assert_allclose(fitted.predict(X_new[:5]), expected[:5], atol=tol)
+    assert len(pickle.dumps(again)) == len(pickle.dumps(pickle.loads(pickle.dumps(again))))
 
 
-def test_an_iteration_that_stops_early_keeps_its_coefficients(data):
-    X, y, _ = data
-    model = AdaptiveTangentRegressor((np.inf,), adaptivity=0.0, solver="proximal", tol=0.3).fit(X, y)
-    assert isinstance(model.coefs_, list)
-    np.testing.assert_allclose(model.predict(X), model.solution_.prediction[:, 0] + model.intercept_, atol=1e-9)
+@pytest.mark.parametrize("adaptivity", [0.0, 1.0])
+def test_repeated_samples_predict_the_same(rng, adaptivity):
+    X = np.repeat(rng.standard_normal((20, 3)), 2, axis=0)
+    model = AdaptiveTangentRegressor((np.inf, np.inf), alpha=0.01, adaptivity=adaptivity).fit(X, X[:, 0] * X[:, 1])
+    assert model.features_.weights_.jitter > 0.0
+    X_new = rng.standard_normal((15, 3))
+    by_factors = model.features_.predict(X_new, list(model.coefs_))[:, 0] + model.intercept_
+    np.testing.assert_allclose(model.predict(X_new), by_factors, atol=1e-6)
 
 
 def test_warm_starts_begin_where_a_pickle_ended(data):
