@@ -47,13 +47,21 @@ class Certificate:
         `slack` is what a violated constraint may have gained the objective.
         """
         excess = dual_objective - slack - objective
-        gap = max(objective - dual_objective, excess if excess > _ROUNDING * objective else 0.0) + slack
-        if excess > _CONTRADICTION * objective:
+        gap = max(objective - dual_objective, excess if excess > _ROUNDING * abs(objective) else 0.0) + slack
+        if excess > _CONTRADICTION * abs(objective):
             gap = math.inf
-        relative = float(gap / objective) if objective > 0 else 0.0
+        if math.isnan(objective):
+            gap = math.nan
+        relative = 0.0 if objective == 0.0 else float(gap / abs(objective))
         return cls(float(objective), float(dual_objective), relative, constraint_residual=float(constraint_residual))
 
     @property
     def error(self):
-        """What is compared with `tol`: the gap or else the stationarity, and no less than the constraint residual."""
+        """What is compared with `tol`: the gap or else the stationarity, and no less than the constraint residual.
+
+        NaN where one of the figures is, but for the gap or the stationarity, of which a point has one.
+        """
+        figures = self.objective, self.constraint_residual
+        if any(map(math.isnan, figures)):
+            return math.nan
         return max(self.stationarity if math.isnan(self.dual_gap) else self.dual_gap, self.constraint_residual)

@@ -209,7 +209,7 @@ class StructuredRegression:
             if self.spectral.is_convex:
                 return Certificate.of(objective, self.dual_objective(dual))
             return Certificate(objective, math.nan, math.nan, self.optimality_residual(coefs))
-        violation = self.residual(coefs)
+        violation = self.loss_at(coefs, prediction).residual
         relative = float(np.linalg.norm(violation) / max(np.linalg.norm(self.target), np.finfo(float).tiny))
         if self.spectral.is_convex:
             # Weak duality holds for the y that is interpolated: r·(y − A B) is the price of the difference.

@@ -90,8 +90,8 @@ def test_what_a_solver_needs_is_named(rng, problem):
     operator, y = problem.operator, (problem.y > 0) + 0.0
     for penalty, loss, message in (
         ("nuclear", "squared", "method='gradient_descent' needs a penalty that only stretches"),
-        ("kl", "multinomial", "cannot solve loss='multinomial'; use .*It is for least squares"),
-        ("kl", "interpolation", "cannot solve loss='interpolation'; use .*It is not for constraints"),
+        ("kl", "multinomial", "Beyond least squares, .*cannot solve loss='multinomial'; use"),
+        ("kl", "interpolation", "is a constraint, .*cannot solve loss='interpolation'; use"),
     ):
         with pytest.raises(ValueError, match=message):
             solve(StructuredRegression(operator, y, penalty, loss=loss), mine)

@@ -89,6 +89,24 @@ def test_a_lower_bound_above_the_objective_certifies_nothing():
     assert Certificate.of(1.0, 1.3, slack=0.2).dual_gap == np.inf
 
 
+@pytest.mark.parametrize("penalty", ["kl", "joint"])
+@pytest.mark.parametrize("loss", ["squared", "interpolation"])
+def test_what_is_not_a_number_is_never_converged(rng, penalty, loss):
+    operator = random_operator(rng, 8, [(3, 4)])
+    problem = StructuredRegression(operator, rng.standard_normal(8), penalty, loss=loss)
+    solution = solve(problem, "newton" if penalty == "kl" else "reweighted")
+    lost = problem.certificate(solution.coefs, solution.dual, prediction=np.full((8, 1), np.nan))
+    for certificate in (lost, Certificate.of(np.nan, 1.0), Certificate.of(1.0, np.nan)):
+        assert np.isnan(certificate.dual_gap)
+        assert np.isnan(certificate.error)
+    assert problem.certificate(solution.coefs, solution.dual).error <= 1e-6
+
+
+def test_a_negative_objective_proves_no_more_than_another():
+    assert Certificate.of(-1.0, -1.5).dual_gap == 0.5
+    assert Certificate.of(-1.0, 1.0).dual_gap == np.inf
+
+
 def test_optimality_residual_vanishes_at_the_solution_alone(rng):
     operator = random_operator(rng, 20, [(3, 4), (2, 5)])
     problem = StructuredRegression(operator, low_rank_target(rng, operator), alpha=0.1, adaptivity=10.0)

@@ -323,3 +323,22 @@ def test_degenerate_data(rng):
         solution = solve(constant)
     assert solution.converged
     assert solution.objective == 0.0
+
+
+@pytest.mark.filterwarnings("default")  # of numbers that overflow on the way
+@pytest.mark.parametrize("seed", [17, 20, 23, 37, 42, 59])
+def test_no_point_is_returned_that_is_worse_than_one_that_was_seen(seed):
+    rng = np.random.default_rng(seed)
+    operator = random_operator(rng, 21, [(9, 4)], "network" if seed % 2 else "shared", 3)
+    problem = StructuredRegression(
+        operator,
+        sample_weight=10 ** rng.uniform(-8, 4, 21),
+        y=rng.standard_normal((21, 3)),
+        penalty=JointPenalty(KLPenalty(), KLPenalty()),
+        alpha=1e-6,
+        adaptivity=10.0,
+        fit_intercept=True,
+    )
+    seen = [problem.objective(operator.zeros())]
+    solution = solve(problem, "reweighted", callback=lambda row: seen.append(row.objective))
+    assert solution.objective <= min(seen) * (1.0 + 1e-6)

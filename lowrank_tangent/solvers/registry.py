@@ -36,11 +36,12 @@ _NEEDS: dict[str, Callable[[Any], bool]] = {
     "hessian": lambda problem: problem.loss.has_hessian,
     "cvxpy": lambda problem: problem.loss.has_cvxpy,
 }
-_ABOUT_THE_LOSS = {
-    "quadratic": "It is for least squares and interpolation.",
-    "hessian": "It needs a loss with a Hessian (`has_hessian`).",
-    "cvxpy": "It needs a loss with an expression for cvxpy (`cvxpy_value`).",
-    "constrained": "It is not for constraints.",
+#: How a message begins, by what is missing of the loss.
+_WITHOUT = {
+    "quadratic": "Beyond least squares, ",
+    "hessian": "Without a Hessian of the loss (`Loss.has_hessian`), ",
+    "cvxpy": "Without an expression of the loss (`Loss.cvxpy_value`), ",
+    "constrained": "Where the loss is a constraint, ",
 }
 
 
@@ -146,11 +147,9 @@ def capable(method: str | Solver | SolverFunction, problem: StructuredRegression
     problem : StructuredRegression
     """
     solver, name = solver_of(method), name_of(method)
-    missing, reason = _missing(solver, problem)
+    missing, cause = _missing(solver, problem)
     if missing:
-        raise ValueError(
-            f"method={name!r} {missing}; use method='auto' or one of {sorted(_able(problem))}.{reason and ' ' + reason}"
-        )
+        raise ValueError(f"{cause}method={name!r} {missing}; use method='auto' or one of {sorted(_able(problem))}.")
     function = solver.function(problem.loss)
     assert function is not None
     return function, solver.max_iter
@@ -181,7 +180,7 @@ def _able(problem: StructuredRegression) -> list[str]:
 
 
 def _missing(solver: Solver, problem: StructuredRegression) -> tuple[str, str]:
-    """What a solver lacks for this problem and why it matters; two empty strings where it lacks nothing."""
+    """What a solver cannot do of this problem, and how a message about it begins; two empty strings if it can."""
     penalty, lacks = problem.spectral, {need for need in solver.needs if not _NEEDS[need](problem)}
     if "fixed" in lacks:
         return "is the closed form for adaptivity=0", ""
@@ -193,5 +192,5 @@ def _missing(solver: Solver, problem: StructuredRegression) -> tuple[str, str]:
         lacks.add("constrained")
     elif problem.loss.is_constraint:
         return "", ""
-    reasons = [reason for need, reason in _ABOUT_THE_LOSS.items() if need in lacks]
-    return (f"cannot solve loss={problem.loss.name!r}", " ".join(reasons)) if reasons else ("", "")
+    causes = [cause for need, cause in _WITHOUT.items() if need in lacks]
+    return (f"cannot solve loss={problem.loss.name!r}", causes[0]) if causes else ("", "")

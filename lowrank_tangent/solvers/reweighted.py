@@ -12,6 +12,7 @@ preconditioned with ``D + A*A``, so that
   the penalty are left to the iteration. It stops with what it has where one of them has negative curvature.
 
 A step is accepted where the objective falls, and the classical one always makes it fall: the objective is monotone.
+Where rounding breaks that, the lowest point that was seen is returned.
 
 Source: the majoriser is Proposition 3 of LeJeune & Alemohammad, arXiv 2308.15478; truncated Newton methods as in
 Nocedal & Wright, Numerical Optimization (2006), chapter 7.
@@ -34,6 +35,8 @@ _SHORTEST = 1e-6
 #: Where rounding hides whether the objective falls, it must not rise by more than this share either: that of small
 #: singular values may be much larger.
 _LARGEST_RISE = 1e-13
+#: A rise of the objective by more than this share is not the rounding of its value, but that of a direction.
+_DRIFT = 1e-6
 #: Conjugate gradients reduce the error by this factor, and by more as the method converges.
 _LOOSEST_FORCING = 0.1
 _MAX_INNER = 200
@@ -54,7 +57,11 @@ def solve_reweighted(problem, monitor, max_iter, warm_start):
     coefs, dual, message
     """
     point = PrimalPoint(problem, ridge_start(problem) if warm_start is None else warm_start[0])
-    last, best = point, math.inf
+    last, best, lowest = (
+        point,
+        math.inf,
+        _lower(PrimalPoint(problem, problem.design.zeros(), np.zeros_like(problem.target)), point),
+    )
     for iteration in range(max_iter + 1):
         pull = problem.design.rmatvec(point.residual)
         downhill = [matrix - layer.gradient for layer, matrix in zip(point.layers, pull, strict=True)]
@@ -69,11 +76,25 @@ def solve_reweighted(problem, monitor, max_iter, warm_start):
             message = f"max_iter={max_iter} reached"
             break
         last = point
-        point, falls = _step(last, downhill, min(_LOOSEST_FORCING, stationarity))
+        try:
+            point, falls = _step(last, downhill, min(_LOOSEST_FORCING, stationarity))
+        except (FloatingPointError, np.linalg.LinAlgError):
+            if iteration == 0:
+                raise
+            falls = False  # a step that cannot be computed is none
+        lowest = _lower(lowest, point)
         # Where rounding hides whether the objective falls, the residual has to.
         best = math.inf if falls else stationarity
+    rounding = _DRIFT if stationarity <= monitor.tol else _LARGEST_RISE
+    if not point.objective <= (1.0 + rounding) * lowest.objective:
+        point, message = lowest, f"{message}; rounding had lifted the objective, and the lowest point is returned"
     dual = problem.best_multiple(point.residual)[0] if problem.spectral.is_convex else point.residual
     return point.coefs, dual, message
+
+
+def _lower(one, other):
+    """That of two points with the lower objective; the second one if they are equal."""
+    return one if one.objective < other.objective else other
 
 
 def ridge_start(problem):
@@ -142,11 +163,19 @@ def _certificate(point, stationarity):
 def _step(point, downhill, forcing):
     """The next point, and whether its objective is lower for certain."""
     first, newton = _directions(point, Majoriser(point), downhill, forcing)
-    for step in (newton, first):
-        moved, falls = _line_search(point, step, downhill)
-        if moved is not None:
+    for change, prediction in (newton, first):
+        moved, falls = _line_search(point, (change, prediction), downhill)
+        if moved is not None and _has_drifted(point, moved):
+            # A dB that came for free was mostly rounding.
+            moved, falls = _line_search(point, (change, point.problem.design.matvec(change)), downhill)
+        if moved is not None and not _has_drifted(point, moved):
             return moved, falls
     return point, False
+
+
+def _has_drifted(point, moved):
+    """Whether the objective, computed anew, has risen where a line search has seen it fall."""
+    return not moved.objective <= (1.0 + _DRIFT) * point.objective
 
 
 def _directions(point, majoriser, downhill, forcing):
@@ -168,7 +197,7 @@ def _directions(point, majoriser, downhill, forcing):
         residual = [a - length * b for a, b in zip(residual, image, strict=True)]
         fresh, fresh_prediction, fresh_pull = majoriser.solve(residual)
         previous, energy = energy, inner_product(residual, fresh)
-        if energy <= goal:
+        if not energy > max(goal, 0.0):
             break
         inertia = energy / previous
         change = [a + inertia * b for a, b in zip(fresh, change, strict=True)]
