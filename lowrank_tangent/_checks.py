@@ -66,15 +66,17 @@ def check_adaptivity(value):
 
 
 def check_sample_weight(sample_weight, n_samples):
-    """Weights as a float array of shape (n,), or None."""
+    """Weights as a float array of shape (n,), or None; a number is the weight of every sample."""
     if sample_weight is None:
         return None
     weights = np.asarray(sample_weight)
     if weights.dtype.kind not in "fiub":
         raise TypeError(f"sample_weight must hold real numbers; got dtype {weights.dtype}.")
     weights = weights.astype(np.float64)
+    if weights.ndim == 0:
+        weights = np.full(n_samples, weights)
     if weights.shape != (n_samples,):
-        raise ValueError(f"sample_weight must have shape (n,) = ({n_samples},); got {weights.shape}.")
+        raise ValueError(f"sample_weight must be a number or have shape (n,) = ({n_samples},); got {weights.shape}.")
     if not np.isfinite(weights).all() or (weights < 0).any():
         raise ValueError("sample_weight must hold finite numbers >= 0; it contains NaN, infinity or negative values.")
     if not weights.any():

@@ -28,6 +28,8 @@ from .penalties import LayeredPenalty, ScaledPenalty, get_penalty
 
 #: A dual candidate on the boundary of a barrier has the value −inf; it is pulled this far inside.
 _INSIDE = 1.0 - 1e-12
+#: What centring leaves of a column of y is rounding up to this share of its largest entry.
+_ROUNDING = 8 * np.finfo(float).eps
 #: Singular values below this share of the largest are zeros that rounding has moved.
 _RANK_TOL = 1e-12
 
@@ -103,7 +105,7 @@ class StructuredRegression:
         self.y = self.loss.check_target(check_target(y, operator))
         self.spectral = _layered(penalty, adaptivity, operator)
         self.design = self.loss.design(operator)
-        self.target = self.design.to_rows(self.y)
+        self.target = _centred_rows(self.design, self.y)
         self.ridge_path = None
 
     def reduced(self):
@@ -321,6 +323,17 @@ class StructuredRegression:
             for penalty, values in zip(self.spectral, spectra, strict=True)
         )
         return float(self.loss.dual_value(self.target, dual) - 0.5 * self.alpha * barrier)
+
+
+def _centred_rows(design, y):
+    """Rows of y, centred to the accuracy of what is left of it; what rounding leaves of a constant column is 0."""
+    rows = design.to_rows(y)
+    if not design.centred:
+        return rows
+    rows = design.project(rows)
+    scale = 1.0 if design.row_scale is None else design.row_scale[:, None]
+    rounding = _ROUNDING * np.abs(scale * y).max(axis=0)
+    return np.where(np.abs(rows).max(axis=0) <= rounding, 0.0, rows)
 
 
 def _layered(penalty, adaptivity, operator):

@@ -242,11 +242,40 @@ def test_probabilities_and_logarithms(rng, columns):
         ([[0.5], [-1.0]], {}, "between 0 and 1; y has values from -1 to 0.5.*indicators"),
         ([[0.5], [2.0]], {}, "between 0 and 1"),
         ([[0.5, 0.4], [0.0, 1.0]], {}, "sum to 1.*got sums from 0.9 to 1"),
-        ([[0.0], [0.0]], {"fit_intercept": True}, "class 1 has no weight in y"),
-        ([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]], {"fit_intercept": True}, "class 2 has no weight in y"),
-        ([[0.0], [1.0]], {"fit_intercept": True, "sample_weight": np.array([0.0, 1.0])}, "class 0 has no weight"),
     ],
 )
 def test_targets_that_are_no_probabilities_are_refused(y, arguments, message):
     with pytest.raises(ValueError, match=message):
         Multinomial(**arguments).check_target(np.array(y))
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("absent", [0, 1])
+@pytest.mark.parametrize("left_out", [False, True], ids=["no sample", "weight 0"])
+def test_a_class_without_weight_has_probability_zero(rng, columns, absent, left_out):
+    y, f = labels(rng, N, columns), rng.standard_normal((N, columns))
+    full = np.hstack([1 - y, y]) if columns == 1 else y
+    weights = rng.uniform(0.5, 2.0, N)
+    if left_out:
+        weights[full[:, absent] > 0] = 0.0
+    else:
+        keep = full[:, absent] == 0
+        y, f, full, weights = y[keep], f[keep], full[keep], weights[keep]
+    loss = Multinomial(weights, True)
+    y = loss.check_target(y)
+    here = loss.at(y, f)
+    probabilities, logarithms = probabilities_of(f + loss.intercept(y, f))
+    np.testing.assert_array_equal(probabilities[:, absent], 0.0)
+    np.testing.assert_array_equal(logarithms[:, absent], -np.inf)
+    # The loss of the classes that are there, on the samples that count.
+    if columns == 1:
+        expected = 0.0
+    else:
+        there, counted = np.arange(3) != absent, weights > 0
+        pair = y[counted][:, there], f[counted][:, there], weights[counted]
+        expected = minimize(lambda b: cross_entropy(*pair, b), np.zeros(2), options={"gtol": 1e-9}).fun
+    assert here.value == pytest.approx(expected, abs=1e-9)
+    assert here.value == pytest.approx(loss.dual_value(y, here.residual) - np.vdot(here.residual, f), abs=1e-9)
+    assert here.divergence(loss.at(y, f)) == pytest.approx(0.0, abs=1e-14)
+    np.testing.assert_allclose(here.residual.sum(axis=0), 0.0, atol=1e-12)
+    assert np.isfinite(here.multiply(here.adjoint(f))).all()

@@ -398,3 +398,17 @@ def test_interpolating_estimators_meet_their_targets(rng, model):
     np.testing.assert_allclose(scores, 2.0 * y - 1.0 if model in CLASSIFIERS else y, atol=1e-5)
     with pytest.raises(ValueError, match="loss must be one of"):
         model((4,), loss="hinge").fit(X, y)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("solver", ["newton", "proximal"])
+def test_a_class_of_weight_zero_is_never_predicted(rng, classes, solver):
+    X, labels = rng.standard_normal((40, 4)), np.arange(40) % classes
+    weights = np.where(labels == 1, 0.0, rng.uniform(0.5, 2.0, 40))
+    model = AdaptiveTangentClassifier((16,), loss="multinomial", alpha=0.1, solver=solver, random_state=0)
+    model.fit(X, labels, sample_weight=weights)
+    assert model.dual_gap_ <= model.tol
+    probabilities = model.predict_proba(X)
+    np.testing.assert_array_equal(probabilities[:, 1], 0.0)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+    assert 1 not in model.predict(X)

@@ -215,3 +215,60 @@ def test_every_other_scale_is_certified(size):
     assert scaled.objective == pytest.approx(unit.objective * size**2, rel=1e-5)
     if size > 0.0:
         assert scaled.dual_objective == pytest.approx(scaled.objective, rel=1e-5)
+
+
+def test_a_number_is_the_weight_of_every_sample(rng):
+    operator = random_operator(rng, 12, [(3, 4)])
+    y = rng.standard_normal(12)
+    one, all_ = (StructuredRegression(operator, y, "kl", sample_weight=w) for w in (2.5, np.full(12, 2.5)))
+    np.testing.assert_array_equal(one.sample_weight, all_.sample_weight)
+    assert solve(one).objective == solve(all_).objective
+    with pytest.raises(ValueError, match=r"must be a number or have shape"):
+        StructuredRegression(operator, y, sample_weight=np.ones(11))
+    with pytest.raises(ValueError, match="zero for every sample"):
+        StructuredRegression(operator, y, sample_weight=0.0)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("level", [3.3, 1e6, -1e-30])
+def test_what_centring_leaves_of_a_constant_is_zero(rng, weighted, level):
+    operator = random_operator(rng, 30, [(4, 5)], "shared", 2)
+    y = np.full((30, 2), level)
+    y[:, 1] = rng.standard_normal(30)
+    weights = 10 ** rng.uniform(-3, 3, 30) if weighted else None
+    if weighted:
+        weights[:5] = 0.0
+        y[:5] = rng.standard_normal((5, 2))  # of samples that do not count
+    problem = StructuredRegression(operator, y, "kl", sample_weight=weights, fit_intercept=True)
+    np.testing.assert_array_equal(problem.target[:, 0], 0.0)
+    assert problem.target[:, 1].any()
+    solution = solve(problem)
+    np.testing.assert_allclose(solution.intercept[0], level, rtol=1e-14)
+
+
+@pytest.mark.parametrize("method", ["ridge", "newton"])
+def test_a_signal_near_the_rounding_of_its_mean_is_certified(rng, method):
+    operator = random_operator(rng, 40, [(4, 5)])
+    signal = rng.standard_normal(40)
+    for weights in (None, 10 ** rng.uniform(-2, 2, 40)):
+        problem = StructuredRegression(
+            operator, 1e6 + 1e-8 * signal, alpha=1e-7, adaptivity=0.0, sample_weight=weights, fit_intercept=True
+        )
+        for one in (problem, problem.diagonalised()):
+            assert solve(one, method).dual_gap <= 1e-6
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize("alpha", [1e-6, 1e-2, 1.0])
+def test_weights_over_many_decades(rng, alpha, fit_intercept):
+    for n, shape in ((20, (4, 5)), (60, (4, 5)), (60, (10, 12))):
+        problem = StructuredRegression(
+            random_operator(rng, n, [shape]),
+            rng.standard_normal(n),
+            alpha=alpha,
+            adaptivity=0.0,
+            sample_weight=10 ** rng.uniform(-12, 12, n),
+            fit_intercept=fit_intercept,
+        )
+        for one in (problem, problem.diagonalised()):
+            assert solve(one, "ridge").dual_gap <= 1e-6

@@ -24,6 +24,8 @@ from .softmax import Softmax, balancing_intercept, intercept_curvature, rounding
 _ROUNDING = 1e-12
 #: Directions that an intercept takes out are independent of each other if they are so to this share.
 _INDEPENDENT = 1e-6
+#: Intercept of a class that no weight is for, and whose probability is 0: any logit added to it leaves it as it is.
+_NEVER = -1e100
 #: Rows of probabilities may miss a sum of 1 by this much; they are normalised.
 _SUM_TOL = 1e-8
 
@@ -31,7 +33,8 @@ _SUM_TOL = 1e-8
 class Multinomial(Loss):
     """Cross-entropy ``Σ_i w_i (log Σ_c exp(f_ic + b_c) − Σ_c y_ic (f_ic + b_c))`` of class probabilities y.
 
-    With an intercept the loss is the minimum over b, which is a convex function of f as well. The dual variable is
+    With an intercept the loss is the minimum over b, which is a convex function of f as well; classes that no sample
+    with a weight belongs to then have probability 0. The dual variable is
     ``r = w (y − softmax(f + b))`` at the best b. Its domain is
 
         r_i = w_i (y_i − q_i)  with distributions q_i,  and  Σ_i r_i = 0 with an intercept,
@@ -59,7 +62,7 @@ class Multinomial(Loss):
         self.sample_weight, self.fit_intercept = sample_weight, fit_intercept
 
     def check_target(self, y: Array) -> Array:
-        """Probabilities of shape (n, C), normalised; ValueError for other numbers, and for classes without weight."""
+        """Probabilities of shape (n, C), normalised; ValueError for other numbers."""
         if (y < 0.0).any() or (y > 1.0 + _SUM_TOL).any():
             raise ValueError(
                 f"loss='multinomial' needs class probabilities between 0 and 1; y has values from {y.min():.3g} to "
@@ -75,18 +78,16 @@ class Multinomial(Loss):
                     f"{sums.min():.3g} to {sums.max():.3g}."
                 )
             y = y / sums
-        empty = np.flatnonzero(self._weights(y) @ _all_probabilities(y) == 0.0)
-        if self.fit_intercept and empty.size:
-            raise ValueError(
-                f"class {empty[0]} has no weight in y, so that its intercept would be −inf: leave it out of y, give "
-                "its samples a positive weight, or use fit_intercept=False."
-            )
         return y
 
     def intercept(self, y: Array, prediction: Array) -> Array:
-        """Best intercept for targets and predictions, shape (C,) and of mean 0 for C > 1; zeros without one."""
+        """Best intercept for targets and predictions, shape (C,) and of mean 0 for C > 1; zeros without one.
+
+        A class without weight has −1e100 (or the other one of two 1e100), with which its probability is 0; the mean is
+        that of the others.
+        """
         bias = self.at(y, prediction).bias
-        return bias[1:] - bias[0] if y.shape[1] == 1 else bias - bias.mean()
+        return bias[1:] - bias[0] if y.shape[1] == 1 else bias - bias[bias > _NEVER].mean()
 
     def at(self, target: Array, prediction: Array) -> _MultinomialAt:
         """The loss at a prediction."""
@@ -185,8 +186,10 @@ class _MultinomialAt(LossAt):
         self._softmax = Softmax(logits + self.bias)
 
     def _best_bias(self, logits: Array) -> Array:
-        counted = self._weights > 0.0
-        return balancing_intercept(logits[counted], self._y[counted], self._weights[counted])
+        counted, present = self._weights > 0.0, self._weights @ self._y > 0.0
+        bias, rows = np.full(logits.shape[1], _NEVER), np.ix_(counted, present)
+        bias[present] = balancing_intercept(logits[rows], self._y[rows], self._weights[counted])
+        return bias
 
     @property
     def value(self) -> float:
@@ -314,4 +317,4 @@ def probabilities_of(logits: Array) -> tuple[Array, Array]:
     probabilities, logarithms : ndarray of shape (n, max(C, 2))
     """
     softmax = Softmax(_all_logits(logits))
-    return softmax.probabilities, softmax.log
+    return softmax.probabilities, np.where(softmax.log < 0.5 * _NEVER, -np.inf, softmax.log)
