@@ -1,8 +1,9 @@
 """Probabilities of classes from scores of samples that were left out.
 
 With scores F of shape (n, n_classes) of samples that no fit has seen, probabilities are softmax(a F + b): one scale a
-(the inverse of a temperature) and an offset b for every class. They maximise the likelihood of the classes, with a
-little shrinkage, (a² + ‖b‖²) / 2, against the n samples: scores that make no mistake would have endless ones.
+(the inverse of a temperature) and an offset b for every class. They maximise the likelihood of the classes with a
+little shrinkage, (a² + ‖b‖²) / 20 for n samples in all: scores that make no mistake would have an endless scale. With
+it 100 of them say 0.995, about what the rule of succession says, 101 / 102.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from scipy.special import log_softmax
 
 from .._types import Array
 
+#: Inverse of the variance of the scale and the offsets that is taken for granted.
+_SHRINKAGE = 0.1
 _TOLERANCE = 1e-10
 
 
@@ -49,7 +52,7 @@ class Calibration:
         shares = np.full(len(scores), 1.0 / len(scores)) if weights is None else weights / weights.sum()
         truth = np.zeros((len(scores), n_classes))
         truth[rows, classes] = 1.0
-        shrinkage = 1.0 / np.count_nonzero(shares)
+        shrinkage = _SHRINKAGE / np.count_nonzero(shares)
 
         def objective(parameters: Array) -> tuple[float, Array]:
             logs = log_softmax(parameters[0] * scores + parameters[1:], axis=1)
