@@ -25,6 +25,7 @@ from lowrank_tangent.choice.rule import judge
 from lowrank_tangent.choice.screening import survivors, thinned
 from lowrank_tangent.datasets import DATA_VARIABLE, make_gated, make_square
 from lowrank_tangent.networks import MLP, InfiniteMLP
+from lowrank_tangent.rounds import METRICS
 
 SMALL = {"depths": [1], "biases": [1.0], "max_rounds": 2, "cv": 3}
 
@@ -395,12 +396,6 @@ def test_without_rounds_it_chooses_among_ridge_ntks():
     assert len(model.best_estimator_.rounds_) == 1
 
 
-def test_processes_find_the_same():
-    X, y = make_square(60, 4, random_state=0)
-    one, two = (AdaptiveTangentRegressorCV(**SMALL, n_jobs=n).fit(X, y) for n in (1, 2))
-    np.testing.assert_allclose(one.cv_results_["mean_test_score"], two.cv_results_["mean_test_score"], rtol=1e-9)
-
-
 def test_cost_is_said_up_front_and_progress_shown(caplog, capsys):
     X, y = make_square(40, 3, random_state=0)
     with caplog.at_level("INFO", logger="lowrank_tangent"):
@@ -482,6 +477,75 @@ def test_data_frames_keep_their_names():
 def test_too_few_samples_for_the_folds(model, y):
     with pytest.raises(ValueError, match=r"cv=None \(5 folds\) cannot split these 3 samples.*Give fewer folds"):
         model().fit(np.eye(3), y)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unused"),
+    [
+        ({"penalty": "kl"}, ["penalty"]),
+        ({"adaptivities": (1e-3,)}, ["adaptivities"]),
+        ({"penalty": "kl", "adaptivities": 5.0}, ["adaptivities", "penalty"]),
+        ({"penalty": "kl", "metrics": ["evidence", "gradient"]}, []),
+        ({"penalty": "kl", "widths": 8}, []),
+        ({"adaptivities": [300.0], "penalty": "power"}, []),
+        ({"max_rounds": 0, "metrics": "gradient", "adaptivities": 5.0}, ["metrics", "adaptivities"]),
+    ],
+)
+def test_what_makes_no_difference_is_warned_of(arguments, unused):
+    X, y = make_square(40, 3, random_state=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        AdaptiveTangentRegressorCV(**{**SMALL, **arguments}, refit=False, random_state=0).fit(X, y)
+    assert [str(one.message).split("=")[0] for one in caught] == unused
+    assert all("makes no difference to any candidate" in str(one.message) for one in caught)
+    assert {one.filename for one in caught} <= {__file__}
+
+
+def test_one_value_is_a_choice_of_one():
+    X, y = make_square(40, 3, random_state=0)
+    names = {"depths": 1, "widths": np.inf, "activations": "erf", "biases": 2.0, "metrics": "function"}
+    names["adaptivities"] = 50.0
+    one, listed = (
+        AdaptiveTangentRegressorCV(**grid, max_rounds=1, cv=2).fit(X, y)
+        for grid in (names, {name: [value] for name, value in names.items()})
+    )
+    assert one.cv_results_["params"] == listed.cv_results_["params"]
+    assert one.best_params_["metric"] == "function"
+    np.testing.assert_array_equal(one.cv_results_["mean_test_score"], listed.cv_results_["mean_test_score"])
+    AdaptiveTangentRegressorCV(**{**SMALL, "metrics": METRICS["gradient"], "widths": np.int64(8)}).fit(X, y)
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("where", ["judge", "AdaptiveTangentClassifierCV._refit"])
+def test_a_fit_that_fails_leaves_the_model_as_it_was(monkeypatch, failure, where):
+    X, y = make_square(60, 4, random_state=0)
+    labels = np.where(y > 0.0, "far", "near")
+    model = AdaptiveTangentClassifierCV(**SMALL).fit(X, labels)
+    before, proba = dict(vars(model)), model.predict_proba(X)
+
+    def fail(*arguments):
+        raise failure
+
+    with monkeypatch.context() as patch:
+        module = "choosing" if where == "judge" else "chosen"
+        patch.setattr(f"lowrank_tangent.estimators.{module}.{where}", fail)
+        with pytest.raises(failure):
+            model.fit(X[:, :3], y > 1.0)
+        first = clone(model)
+        with pytest.raises(failure):
+            first.fit(X, labels)
+    assert vars(model) == before
+    np.testing.assert_array_equal(model.predict_proba(X), proba)
+    assert set(model.predict(X)) == {"far", "near"}
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        first.predict(X)
+
+
+def test_an_error_that_is_no_number_is_named():
+    table = np.ones((2, 3))
+    table[1, 2] = np.nan
+    with pytest.raises(ValueError, match=r"candidate \{'n_rounds': 1\} has errors .* they have to be finite"):
+        judge([{"n_rounds": 0}, {"n_rounds": 1}], table, np.ones((2, 3)))
 
 
 @pytest.mark.parametrize(

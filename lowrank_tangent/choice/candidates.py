@@ -84,9 +84,9 @@ class Candidate(ABC):
         """The beginning alone."""
         return self
 
-    def seconds(self, n_samples: int, n_features: int) -> float:
-        """About how long a round takes on a fold of so many training samples; 0 where nobody knows."""
-        return 0.0
+    def seconds(self, n_samples: int, n_features: int) -> float | None:
+        """About how long a round takes on a fold of so many training samples; None where nobody knows."""
+        return None
 
 
 class EstimatorCandidate(Candidate):

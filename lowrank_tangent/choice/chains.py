@@ -70,9 +70,9 @@ class Chain(Candidate):
         """The first ridge regression alone."""
         return replace(self, max_rounds=0)
 
-    def seconds(self, n_samples: int, n_features: int) -> float:
+    def seconds(self, n_samples: int, n_features: int) -> float | None:
         """By n³ at infinite width; the time of a network of finite width is not known."""
-        return _SECONDS_AT_1000 * (n_samples / 1000.0) ** 3 if self.network.is_infinite else 0.0
+        return _SECONDS_AT_1000 * (n_samples / 1000.0) ** 3 if self.network.is_infinite else None
 
 
 def outcomes_of_rounds(

@@ -70,7 +70,8 @@ class AdaptiveTangentRegressorCV(AdaptiveTangentModelCV, TangentRegressor, BaseE
     candidates : sequence of Candidate, optional
         Others to choose from as well, see `lowrank_tangent.choice.Candidate`. They count as having no rounds.
     memory : str or joblib.Memory, optional
-        Where what the folds say of every candidate is kept: a fit that was cut off goes on from there.
+        Where what the folds say of every candidate is kept: a fit that was cut off goes on from there. Networks of
+        finite width need an integer `random_state` for that.
 
     Attributes
     ----------

@@ -10,7 +10,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_scalar
 
 from .._checks import check_number
@@ -65,8 +65,10 @@ def chains_of(model: Any, template: BaseEstimator, targets: Array, sample_weight
             for metric in metrics
             for value in ([None] if get_metric(metric, network).follows_evidence else adaptivities)
         ]
+        # Without weights nothing is drawn, and a memory of results need not know any seed.
+        used = clone(template).set_params(random_state=None) if network.is_infinite else template
         for move in moves[: None if max_rounds else 1]:
-            chains.append(Chain(network, move, max_rounds, template, parameters))
+            chains.append(Chain(network, move, max_rounds, used, parameters))
     return chains
 
 
