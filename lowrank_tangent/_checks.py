@@ -11,6 +11,8 @@ from ._types import RandomState
 
 #: The largest target may be this small and this large: an objective of its squares is far from the ends of floats.
 _TARGET_RANGE = 1e-100, 1e100
+#: A mean weight beyond 4 to this power (1e30), or below its reciprocal, leaves too few decades to products of features.
+_USUAL_LOGARITHM = 50
 
 
 def generator(random_state: RandomState) -> np.random.Generator:
@@ -106,9 +108,17 @@ def check_target(y, operator):
     return y
 
 
+def weight_unit(sample_weight):
+    """A power of 4 near the mean weight where that is extreme, else 1: divisions by it and by its root are exact."""
+    if sample_weight is None:
+        return 1.0
+    logarithm = 0.5 * np.log2(np.mean(sample_weight[sample_weight > 0.0]))
+    return 1.0 if abs(logarithm) <= _USUAL_LOGARITHM else float(4.0 ** np.round(logarithm))
+
+
 def check_target_scale(y, sample_weight=None):
     """Refuse targets of shape (n, C) whose squares overflow, or vanish: no certificate could say anything then."""
-    weighted = y if sample_weight is None else np.sqrt(sample_weight)[:, None] * y
+    weighted = y if sample_weight is None else np.sqrt(sample_weight / weight_unit(sample_weight))[:, None] * y
     largest = np.abs(weighted).max()
     least, limit = _TARGET_RANGE
     if largest > 0.0 and not least <= largest <= limit:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ._checks import check_adaptivity, check_number, check_sample_weight, check_target
+from ._checks import check_adaptivity, check_number, check_sample_weight, check_target, weight_unit
 from .certificate import Certificate
 from .leave_one_out import RidgePath
 from .linalg.concave import concave_maximum
@@ -107,6 +107,26 @@ class StructuredRegression:
         self.design = self.loss.design(operator)
         self.target = _centred_rows(self.design, self.y)
         self.ridge_path = None
+
+    def in_units(self) -> tuple[StructuredRegression, float, float]:
+        """The same problem with weights near 1, if they are extreme; itself if they are not.
+
+        Returns
+        -------
+        problem : StructuredRegression
+            With weights and alpha divided by a unit, and so the same coefficients.
+        unit, dual_unit : float
+            Factors that its objective and its dual points are to be multiplied by.
+        """
+        unit = weight_unit(self.sample_weight)
+        if unit == 1.0:
+            return self, 1.0, 1.0
+        problem = copy.copy(self)
+        problem.alpha, problem.sample_weight = self.alpha / unit, self.sample_weight / unit
+        problem.loss = self.loss.bound(problem.sample_weight, self.fit_intercept)
+        problem.design = problem.loss.design(self.operator)
+        problem.target, problem.ridge_path = _centred_rows(problem.design, self.y), None
+        return problem, unit, math.sqrt(unit) if self.loss.is_quadratic else unit
 
     def reduced(self):
         """The same problem on the span of the factors, and the maps of its coefficients to this one's and back.

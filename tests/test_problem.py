@@ -6,6 +6,7 @@ from conftest import dense_matrix, flat, low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.certificate import Certificate
 from lowrank_tangent.operators import LayerFactors, TangentOperator
+from lowrank_tangent.solvers import solve_path
 
 
 def objective_from_scratch(problem, coefs):
@@ -272,3 +273,50 @@ def test_weights_over_many_decades(rng, alpha, fit_intercept):
         )
         for one in (problem, problem.diagonalised()):
             assert solve(one, "ridge").dual_gap <= 1e-6
+
+
+@pytest.mark.parametrize("factor", [1e-200, 1e-40, 1e200])
+@pytest.mark.parametrize(
+    ("loss", "penalty"), [("squared", "kl"), ("squared", "joint"), ("multinomial", "kl"), ("interpolation", "kl")]
+)
+def test_a_factor_of_all_weights_and_of_alpha_says_nothing(rng, loss, penalty, factor):
+    operator = random_operator(rng, 14, [(4, 5)])
+    y, weights = np.arange(14.0) % 2, rng.uniform(0.5, 2.0, 14)
+
+    def problem(factor):
+        return StructuredRegression(
+            operator, y, penalty, 0.1 * factor, 2.0, loss, sample_weight=factor * weights, fit_intercept=True
+        )
+
+    usual, rows = solve(problem(1.0), tol=1e-7), []
+    solution = solve(problem(factor), tol=1e-7, callback=rows.append)
+    assert solution.converged
+    assert solution.objective / factor == pytest.approx(usual.objective, rel=1e-6)
+    assert rows[-1].objective == pytest.approx(solution.objective, rel=1e-6)
+    np.testing.assert_allclose(solution.prediction, usual.prediction, atol=1e-3)
+    np.testing.assert_allclose(solution.intercept, usual.intercept, atol=1e-3)
+    # The objective is the one of the documentation, and a warm start one of this problem.
+    if factor == 1e-40:
+        assert problem(factor).objective(solution.coefs) == pytest.approx(solution.objective, rel=1e-12)
+        assert problem(factor).certificate(solution.coefs, solution.dual).error <= 1e-6
+    assert solve(problem(factor), tol=1e-6, warm_start=solution).n_iter <= 1
+
+
+def test_paths_where_weights_are_extreme(rng):
+    operator = random_operator(rng, 14, [(4, 5)])
+    y, weights = rng.standard_normal(14), rng.uniform(0.5, 2.0, 14)
+    found = {}
+    for factor in (1.0, 1e-200):
+        problem = StructuredRegression(operator, y, "kl", sample_weight=factor * weights)
+        found[factor] = []
+        solve_path(
+            problem,
+            [factor, 0.1 * factor],
+            [0.0, 1.0],
+            1e-7,
+            lambda one, solution, found=found[factor]: found.append((one.alpha, solution)),
+        )
+    for (alpha, one), (small, other) in zip(found[1.0], found[1e-200], strict=True):
+        assert other.converged
+        assert small / 1e-200 == pytest.approx(alpha)
+        assert other.objective / 1e-200 == pytest.approx(one.objective, rel=1e-6)

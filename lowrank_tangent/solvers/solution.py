@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -82,6 +82,17 @@ class Solution:
     method: str
     history: list = field(repr=False)
 
+    def in_units(self, unit: float, dual_unit: float) -> Solution:
+        """That of a problem whose objective is so many times as large, see `StructuredRegression.in_units`."""
+        if unit == 1.0:
+            return self
+        return replace(
+            self,
+            dual=dual_unit * self.dual,
+            objective=unit * self.objective,
+            dual_objective=unit * self.dual_objective,
+        )
+
 
 class Monitor:
     """Keeps the history of one run, shows progress, calls back and knows when to stop.
@@ -94,10 +105,13 @@ class Monitor:
         0 is silent; 1 shows a progress bar with it.
     callback : callable, optional
         Called with each `Iteration`; a true return value stops the solver.
+    unit : float, default=1.0
+        What objectives are multiplied by in the history.
     """
 
-    def __init__(self, tol, verbose=0, callback=None):
+    def __init__(self, tol, verbose=0, callback=None, unit=1.0):
         self.tol = tol
+        self._unit = unit
         self.history = []
         #: Whether the callback has asked to stop.
         self.is_stopped = False
@@ -110,8 +124,8 @@ class Monitor:
         row = Iteration(
             iteration,
             time.perf_counter() - self._start,
-            certificate.objective,
-            certificate.dual_objective,
+            self._unit * certificate.objective,
+            self._unit * certificate.dual_objective,
             certificate.dual_gap,
             certificate.stationarity,
         )

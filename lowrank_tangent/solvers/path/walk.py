@@ -32,6 +32,8 @@ def solve_path(problem, alphas, adaptivities, tol, visit):
     visit : callable
         Called with (problem, solution) for each.
     """
+    plain, (problem, unit, dual_unit) = problem, problem.in_units()
+    alphas = [alpha / unit for alpha in alphas]
     reduced, expand, _ = problem.reduced()
     solvers, passed_on = {}, []
     for adaptivity, following in zip(adaptivities, [*adaptivities[1:], None], strict=True):
@@ -52,13 +54,13 @@ def solve_path(problem, alphas, adaptivities, tol, visit):
         for alpha in alphas:
             point = reduced.with_strength(alpha, adaptivity)
             with in_double_precision(point):
-                solution = solve_from(known.at(point, tol), point, run, max_iter, Monitor(tol))
+                solution = solve_from(known.at(point, tol), point, run, max_iter, Monitor(tol, unit=unit))
             latest = KnownSolution(point, solution)
             known.add(latest)
             passed_on = sorted([latest, *passed_on], key=lambda one: abs(_log_ratio(one.alpha, handover)))[:_PASSED_ON]
             visit(
-                problem.with_strength(alpha, adaptivity),
-                replace(solution, coefs=expand(solution.coefs), method=method),
+                plain.with_strength(alpha * unit, adaptivity),
+                replace(solution.in_units(unit, dual_unit), coefs=expand(solution.coefs), method=method),
             )
 
 
