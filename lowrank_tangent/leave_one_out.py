@@ -16,7 +16,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ._types import Array
+from ._types import Array, ArrayLike
 
 #: Values of alpha that are tried, for kernels with a mean diagonal of 1 and weights of 1: three a decade.
 ALPHAS = np.logspace(-7, 2, 28)
@@ -131,7 +131,7 @@ class RidgePath:
         return found
 
 
-def left_out_together(X: Array, groups: Array | None = None) -> Array | None:
+def left_out_together(X: Array, groups: ArrayLike | None = None) -> Array | None:
     """Number of the group of every sample: copies are one, and all of a group; None if every sample is alone.
 
     Parameters

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any, Literal
+
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.utils import check_scalar
 
-from .model import InputTransformer, TangentModel
+from .._types import RandomState
+from ..losses import Loss
+from ..networks import Network
+from .inputs import InputTransformer
+from .model import Settings, TangentModel
 from .targets import TangentClassifier, TangentRegressor
 
 
@@ -14,32 +23,32 @@ class AdaptiveTangentModel(InputTransformer, TangentModel, BaseEstimator):
 
     def __init__(
         self,
-        hidden_layer_sizes=(256,),
-        activation="relu",
-        init="ntk",
-        bias=True,
-        network=None,
-        loss="squared",
-        penalty="power",
-        alpha=1e-2,
-        adaptivity=1.0,
-        outputs="shared",
-        layers=None,
-        layer_weights=None,
-        n_rounds=0,
-        metric="coefficient",
-        round_adaptivity=None,
-        solver="auto",
-        tol=1e-6,
-        max_iter=None,
-        fit_intercept=True,
-        warm_start=False,
-        verbose=0,
-        n_init=1,
-        random_state=None,
-        dtype=np.float64,
-        batch_size=None,
-    ):
+        hidden_layer_sizes: Any = (256,),
+        activation: str = "relu",
+        init: str = "ntk",
+        bias: float = True,
+        network: Network | None = None,
+        loss: str | Loss = "squared",
+        penalty: Any = "power",
+        alpha: float | str = 1e-2,
+        adaptivity: float | Sequence[float] = 1.0,
+        outputs: Literal["shared", "network"] = "shared",
+        layers: Sequence[int] | None = None,
+        layer_weights: Sequence[float] | None = None,
+        n_rounds: int = 0,
+        metric: Any = "coefficient",
+        round_adaptivity: float | Sequence[float] | None = None,
+        solver: Any = "auto",
+        tol: float = 1e-6,
+        max_iter: int | None = None,
+        fit_intercept: bool = True,
+        warm_start: bool = False,
+        verbose: int = 0,
+        n_init: int = 1,
+        random_state: RandomState = None,
+        dtype: Any = np.float64,
+        batch_size: int | None = None,
+    ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.init = init
@@ -65,6 +74,20 @@ class AdaptiveTangentModel(InputTransformer, TangentModel, BaseEstimator):
         self.random_state = random_state
         self.dtype = dtype
         self.batch_size = batch_size
+
+    def _settings(self) -> Settings:
+        return Settings(
+            penalty=self.penalty,
+            adaptivity=self.adaptivity,
+            solver=self.solver,
+            max_iter=self.max_iter,
+            warm_start=self.warm_start,
+            verbose=self.verbose,
+            n_init=self.n_init,
+            n_rounds=check_scalar(self.n_rounds, "n_rounds", Integral, min_val=0),
+            metric=self.metric,
+            round_adaptivity=self.round_adaptivity,
+        )
 
 
 class AdaptiveTangentRegressor(TangentRegressor, AdaptiveTangentModel):

@@ -33,7 +33,8 @@ from ..linalg.transforms import ProductTransform
 from .all_or_nothing import all_or_nothing
 from .grid import chains_of, max_rounds_of, warn_of_unused
 from .importances import slope_importances
-from .model import FoundLater, InputTransformer, TangentModel
+from .inputs import FoundLater, InputTransformer
+from .model import TangentModel
 
 logger = logging.getLogger("lowrank_tangent")
 

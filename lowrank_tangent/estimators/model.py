@@ -2,38 +2,86 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import inspect
 import math
 import warnings
-from collections.abc import Callable
-from numbers import Integral
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..adaptation import adapt
+from .._types import Array, ArrayLike, RandomState
+from ..adaptation import Adaptation, adapt
 from ..features import TangentFeatures, check_dtype
 from ..leave_one_out import left_out_together
-from ..networks import network_of
+from ..losses import Loss
+from ..networks import Network, network_of
+from ..operators import Operator
 from ..problem import StructuredRegression
-from ..rounds import Relinearisation, run_rounds
-from ..solvers import SOLVERS, solve
+from ..rounds import Relinearisation, Round, run_rounds
+from ..solvers import SOLVERS, Solution, solve
 from .infinite_coefs import kept, predict
+from .inputs import InputTransformer, transform_of_inputs
+
+if TYPE_CHECKING:
+    from typing import Self
 
 #: Parameters that are a short way to say a network.
 _SHORT_PARAMETERS = ("hidden_layer_sizes", "activation", "init", "bias")
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What an estimator asks of the solver and of the rounds; by default the ridge regression on features as they are.
+
+    Attributes are the parameters of `AdaptiveTangentRegressor` of the same name.
+    """
+
+    penalty: Any = "ridge"
+    adaptivity: Any = 0.0
+    solver: Any = "auto"
+    max_iter: int | None = None
+    warm_start: bool = False
+    verbose: int = 0
+    n_init: int = 1
+    n_rounds: int = 0
+    metric: Any = "coefficient"
+    round_adaptivity: Any = None
+
+
 class TangentModel:
     """One regression on tangent features, with targets of shape (n, C)."""
 
-    def _fit(self, X, targets, sample_weight, groups=None):
+    hidden_layer_sizes: Any
+    activation: str
+    init: str
+    bias: float
+    network: Network | None
+    loss: str | Loss
+    alpha: float | str
+    outputs: Literal["shared", "network"]
+    layers: Sequence[int] | None
+    layer_weights: Sequence[float] | None
+    tol: float
+    fit_intercept: bool
+    random_state: RandomState
+    dtype: Any
+    batch_size: int | None
+
+    initial_features_: TangentFeatures
+    features_: TangentFeatures
+    solution_: Solution
+    adaptation_: Adaptation
+    rounds_: list[Round]
+
+    def _settings(self) -> Settings:
+        """What the solver and the rounds are asked for."""
+        raise NotImplementedError
+
+    def _fit(self, X: Array, targets: Array, sample_weight: Array | None, groups: ArrayLike | None = None) -> Self:
         self._warn_if_nothing_to_learn(X, targets)
         settings = self._settings()
         network = self._network()
@@ -46,36 +94,36 @@ class TangentModel:
             self.dtype,
             self.batch_size,
         )
-        continued = settings["warm_start"] and self._continues(features, X, targets)
+        continued = settings.warm_start and self._continues(features, X, targets)
         if continued:  # with the same weights, and the scale of these samples
             initial = features.continuing(self.initial_features_, X, sample_weight)
         else:
             initial = features.fit(X, targets.shape[1], sample_weight)
-        unfinished = []
+        unfinished: list[Solution] = []
 
-        def solve_on(features):
+        def solve_on(features: TangentFeatures) -> tuple[StructuredRegression, Solution, float]:
             problem, left_out = self._problem(features.operator(X), targets, sample_weight, settings, X, groups)
             solution = solve(
                 problem,
-                settings["solver"],
+                settings.solver,
                 self.tol,
-                settings["max_iter"],
+                settings.max_iter,
                 warm_start=self.solution_ if continued else None,
-                verbose=settings["verbose"],
-                n_init=settings["n_init"],
+                verbose=settings.verbose,
+                n_init=settings.n_init,
                 random_state=self.random_state,
             )
             if not solution.converged:
                 unfinished.append(solution)
             return problem, solution, left_out
 
-        relinearisation = Relinearisation(initial, settings["metric"], settings["round_adaptivity"])
-        problem, solution, rounds = run_rounds(relinearisation, X, settings["n_rounds"], solve_on)
+        relinearisation = Relinearisation(initial, settings.metric, settings.round_adaptivity)
+        problem, solution, rounds = run_rounds(relinearisation, X, settings.n_rounds, solve_on)
         if unfinished:
             warnings.warn(_not_converged(unfinished[-1], self.tol), ConvergenceWarning, stacklevel=3)
         solution, adaptation = kept(relinearisation.features, X, problem, solution, adapt(problem, solution))
         if isinstance(self, InputTransformer):
-            self._input_transform = _input_transform(relinearisation, problem, solution, X)
+            self._input_transform = transform_of_inputs(relinearisation, problem, solution, X)
         self.initial_features_, self.features_, self.rounds_ = initial, relinearisation.features, rounds
         self.alpha_ = problem.alpha
         self.solution_ = solution
@@ -89,7 +137,7 @@ class TangentModel:
         self.n_iter_ = solution.n_iter
         return self
 
-    def _network(self):
+    def _network(self) -> Network:
         """The network that was given, or the one that the short parameters say."""
         short = {name: getattr(self, name) for name in _SHORT_PARAMETERS}
         if self.network is None:
@@ -102,15 +150,23 @@ class TangentModel:
             )
         return self.network
 
-    def _problem(self, operator, targets, sample_weight, settings, X, groups):
+    def _problem(
+        self,
+        operator: Operator,
+        targets: Array,
+        sample_weight: Array | None,
+        settings: Settings,
+        X: Array,
+        groups: ArrayLike | None,
+    ) -> tuple[StructuredRegression, float]:
         """The problem on these features, and the leave-one-out error of a chosen alpha, else NaN."""
         chosen = isinstance(self.alpha, str) and self.alpha == "loo"
         problem = StructuredRegression(
             operator,
             targets,
-            settings["penalty"],
+            settings.penalty,
             1.0 if chosen else self.alpha,
-            settings["adaptivity"],
+            settings.adaptivity,
             self.loss,
             sample_weight,
             fit_intercept=self.fit_intercept,
@@ -122,43 +178,29 @@ class TangentModel:
         if not problem.spectral.is_fixed:
             raise ValueError(
                 "alpha='loo' chooses alpha by a closed form of ridge regression, which adaptivity=0 is (rounds may "
-                f"still move, by round_adaptivity); got adaptivity={settings['adaptivity']!r}. Give alpha as a number."
+                f"still move, by round_adaptivity); got adaptivity={settings.adaptivity!r}. Give alpha as a number."
             )
         problem = problem.diagonalised()
         alpha, error = problem.ridge_path.best_alpha(left_out_together(X, groups))
         count = len(targets) if sample_weight is None else sample_weight.sum()
-        return problem.with_strength(alpha, settings["adaptivity"]), error / (count * targets.shape[1])
+        return problem.with_strength(alpha, settings.adaptivity), error / (count * targets.shape[1])
 
-    def _settings(self):
-        return {
-            "penalty": self.penalty,
-            "adaptivity": self.adaptivity,
-            "solver": self.solver,
-            "max_iter": self.max_iter,
-            "warm_start": self.warm_start,
-            "verbose": self.verbose,
-            "n_init": self.n_init,
-            "n_rounds": check_scalar(self.n_rounds, "n_rounds", Integral, min_val=0),
-            "metric": self.metric,
-            "round_adaptivity": self.round_adaptivity,
-        }
-
-    def _continues(self, features, X, targets):
+    def _continues(self, features: TangentFeatures, X: Array, targets: Array) -> bool:
         """Whether the last fit had the same network and data of the same shape, so that its solution serves again."""
-        return (
+        return bool(
             hasattr(self, "solution_")
-            and self._settings()["n_rounds"] == 0 == len(self.rounds_) - 1
+            and self._settings().n_rounds == 0 == len(self.rounds_) - 1
             and self.features_.network == features.network
             and self.features_.outputs == features.outputs
             and self.features_.dtype == features.dtype
-            and np.array_equal(self.features_.layers, features.layers)
-            and np.array_equal(self.features_.layer_weights, features.layer_weights)
+            and _as_list(self.features_.layers) == _as_list(features.layers)
+            and _as_list(self.features_.layer_weights) == _as_list(features.layer_weights)
             and self.features_.serves(X)
             and self.solution_.dual.shape == targets.shape
         )
 
     @staticmethod
-    def _warn_if_nothing_to_learn(X, targets):
+    def _warn_if_nothing_to_learn(X: Array, targets: Array) -> None:
         if not np.ptp(X, axis=0).any():
             warnings.warn(
                 "every sample has the same features: predictions will be constant. Check how X was built.",
@@ -168,13 +210,13 @@ class TangentModel:
         if not np.ptp(targets, axis=0).any():
             warnings.warn("y is constant: predictions will be that constant.", UserWarning, stacklevel=4)
 
-    def _decision(self, X):
+    def _decision(self, X: ArrayLike) -> Array:
         """Predictions of shape (n, C)."""
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=check_dtype(self.dtype))
-        return predict(self.features_, X, self.coefs_) + self.intercept_
+        samples = validate_data(self, X, reset=False, dtype=check_dtype(self.dtype))
+        return predict(self.features_, samples, self.coefs_) + self.intercept_
 
-    def kernel(self, X, Y=None):
+    def kernel(self, X: ArrayLike, Y: ArrayLike | None = None) -> Array:
         """Adapted kernel: kernel ridge with it and the same alpha makes this model's predictions.
 
         They agree as closely as `dual_gap_` is small. With an intercept, kernel and targets are to be centred first
@@ -197,20 +239,30 @@ class TangentModel:
         check_is_fitted(self)
         return self._kernel(X, Y, self.features_, self.adaptation_.transform)
 
-    def initial_kernel(self, X, Y=None):
+    def initial_kernel(self, X: ArrayLike, Y: ArrayLike | None = None) -> Array:
         """Neural tangent kernel K0 at initialisation; arguments and shape as for `kernel`."""
         check_is_fitted(self)
         return self._kernel(X, Y, self.initial_features_, lambda operator: operator)
 
-    def _kernel(self, X, Y, features, transform):
-        def operator(Z):
+    def _kernel(
+        self,
+        X: ArrayLike,
+        Y: ArrayLike | None,
+        features: TangentFeatures,
+        transform: Callable[[Operator], Operator],
+    ) -> Array:
+        def operator(Z: ArrayLike) -> Operator:
             return transform(features.operator(validate_data(self, Z, reset=False, dtype=check_dtype(self.dtype))))
 
         first, second = operator(X), None if Y is None else operator(Y)
         return first.mean_gram(second) if first.outputs == "shared" else first.gram(second)
 
 
-def _not_converged(solution, tol):
+def _as_list(values: Sequence[float] | None) -> list[float] | None:
+    return None if values is None else list(values)
+
+
+def _not_converged(solution: Solution, tol: float) -> str:
     solver = SOLVERS.get(solution.method)
     remedy = "Increase max_iter or tol, or standardise X and y."
     if solver is not None and solver.is_closed_form:
@@ -223,88 +275,3 @@ def _not_converged(solution, tol):
         f"{start} relative duality gap of {solution.dual_gap:.2e} > tol={tol:.2e}: the objective is that close to the "
         f"optimum {end}"
     )
-
-
-class FoundLater:
-    """A value that is found when it is asked for, and before it is written to a pickle.
-
-    Parameters
-    ----------
-    find : callable
-        Called once; what it refers to is kept until then.
-    """
-
-    def __init__(self, find: Callable[[], Any]) -> None:
-        self._find: Callable[[], Any] | None = find
-
-    @functools.cached_property
-    def value(self) -> Any:
-        """What `find` returns."""
-        value, self._find = self._find(), None
-        return value
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_find": None, "value": self.value}
-
-
-def _input_transform(relinearisation, problem, solution, X):
-    """The input transform of a fit, for later: many a model only predicts.
-
-    Features are taken anew then, so that their factors take no memory until then.
-    """
-    lean = copy.copy(problem)
-    lean.operator = lean.design = lean.ridge_path = None
-
-    def find():
-        return relinearisation.input_transform(lean.on(relinearisation.features.operator(X)), solution, X)
-
-    return FoundLater(find)
-
-
-class InputTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
-    """What a fit says about its inputs: their transform, metric and importance.
-
-    Of many features the transform is kept in the span of the samples; dense matrices are made when they are asked for.
-    """
-
-    @property
-    def input_transform_(self):
-        """M, shape (n_features, n_features): the next round's network would see x M.
-
-        That is what the network of this fit sees, ``rounds_[-1].left[0]``, with what the fit would stretch on top.
-        """
-        return self._fitted_transform.to_dense()
-
-    @property
-    def input_metric_(self):
-        """M Mᵀ, shape (n_features, n_features): x and x' are compared by xᵀ M Mᵀ x'."""
-        return self._fitted_transform.transposed.apply(self.input_transform_)
-
-    @property
-    def feature_importances_(self):
-        """Share of every feature in the metric, shape (n_features,): its diagonal, divided by its trace."""
-        shares = self._fitted_transform.row_squares
-        return shares / shares.sum()
-
-    def transform(self, X):
-        """Adapted inputs x M, shape (n, n_features): directions that matter to the fit are stretched.
-
-        Parameters
-        ----------
-        X : array of shape (n, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n, n_features)
-        """
-        transform = self._fitted_transform
-        return transform.apply(validate_data(self, X, reset=False, dtype=check_dtype(self.dtype)))
-
-    @property
-    def _n_features_out(self):
-        return self._fitted_transform.size
-
-    @property
-    def _fitted_transform(self):
-        check_is_fitted(self, "_input_transform")
-        return self._input_transform.value

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from .model import TangentModel
+from .._types import RandomState
+from ..losses import Loss
+from ..networks import Network
+from .model import Settings, TangentModel
 from .targets import TangentClassifier, TangentRegressor
 
 
@@ -14,22 +20,22 @@ class TangentRidgeModel(TangentModel, BaseEstimator):
 
     def __init__(
         self,
-        hidden_layer_sizes=(256,),
-        activation="relu",
-        init="ntk",
-        bias=True,
-        network=None,
-        loss="squared",
-        alpha=1e-2,
-        outputs="shared",
-        layers=None,
-        layer_weights=None,
-        tol=1e-6,
-        fit_intercept=True,
-        random_state=None,
-        dtype=np.float64,
-        batch_size=None,
-    ):
+        hidden_layer_sizes: Any = (256,),
+        activation: str = "relu",
+        init: str = "ntk",
+        bias: float = True,
+        network: Network | None = None,
+        loss: str | Loss = "squared",
+        alpha: float | str = 1e-2,
+        outputs: Literal["shared", "network"] = "shared",
+        layers: Sequence[int] | None = None,
+        layer_weights: Sequence[float] | None = None,
+        tol: float = 1e-6,
+        fit_intercept: bool = True,
+        random_state: RandomState = None,
+        dtype: Any = np.float64,
+        batch_size: int | None = None,
+    ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.init = init
@@ -46,19 +52,8 @@ class TangentRidgeModel(TangentModel, BaseEstimator):
         self.dtype = dtype
         self.batch_size = batch_size
 
-    def _settings(self):
-        return {
-            "penalty": "ridge",
-            "adaptivity": 0.0,
-            "solver": "auto",
-            "max_iter": None,
-            "warm_start": False,
-            "verbose": 0,
-            "n_init": 1,
-            "n_rounds": 0,
-            "metric": "coefficient",
-            "round_adaptivity": None,
-        }
+    def _settings(self) -> Settings:
+        return Settings()
 
 
 class TangentRidge(TangentRegressor, TangentRidgeModel):

@@ -127,8 +127,8 @@ def _usual(problem: StructuredRegression, able: list[str]) -> tuple[str, str]:
     if "ridge" not in able:
         return "newton", "the penalty is convex, and no closed form applies"
     design = problem.design
-    if design.is_streamed and not problem.loss.is_constraint:  # whose kernel is for those who ask for it
-        return "newton"
+    if design.is_streamed and not problem.loss.is_constraint:
+        return "newton", "the kernel of a stream is for those who ask for it"
     rows = design.n_samples * (1 if design.outputs == "shared" else design.n_outputs)
     size, limit = 8.0 * rows**2, _KERNEL_SHARE * available_memory()
     sizes = (
