@@ -25,11 +25,10 @@ from .linalg.svd import singular_values, thin_svd
 from .losses import get_loss
 from .operators import Operator
 from .penalties import LayeredPenalty, ScaledPenalty, get_penalty
+from .precision import centred_rows, finite_kernel, in_double_precision
 
 #: A dual candidate on the boundary of a barrier has the value −inf; it is pulled this far inside.
 _INSIDE = 1.0 - 1e-12
-#: What centring leaves of a column of y is rounding up to this share of its largest entry.
-_ROUNDING = 8 * np.finfo(float).eps
 #: Singular values below this share of the largest are zeros that rounding has moved.
 _RANK_TOL = 1e-12
 
@@ -105,7 +104,7 @@ class StructuredRegression:
         self.y = self.loss.check_target(check_target(y, operator))
         self.spectral = _layered(penalty, adaptivity, operator)
         self.design = self.loss.design(operator)
-        self.target = _centred_rows(self.design, self.y)
+        self.target = centred_rows(self.design, self.y)
         self.ridge_path = None
 
     def in_units(self) -> tuple[StructuredRegression, float, float]:
@@ -125,7 +124,7 @@ class StructuredRegression:
         problem.alpha, problem.sample_weight = self.alpha / unit, self.sample_weight / unit
         problem.loss = self.loss.bound(problem.sample_weight, self.fit_intercept)
         problem.design = problem.loss.design(self.operator)
-        problem.target, problem.ridge_path = _centred_rows(problem.design, self.y), None
+        problem.target, problem.ridge_path = centred_rows(problem.design, self.y), None
         return problem, unit, math.sqrt(unit) if self.loss.is_quadratic else unit
 
     def reduced(self):
@@ -161,8 +160,14 @@ class StructuredRegression:
         """The same problem with the eigendecomposition of its kernel, `ridge_path`.
 
         Ridge regressions of what is made of it by `with_strength` and `reduced` then cost n² operations each.
+
+        Raises
+        ------
+        FloatingPointError
+            If the kernel overflows.
         """
-        kernel = self.design.mean_gram() if self.design.outputs == "shared" else self.design.gram()
+        with in_double_precision(self):
+            kernel = finite_kernel(self.design)
         unit = None
         if self.fit_intercept:
             roots = np.ones(self.design.n_samples) if self.sample_weight is None else np.sqrt(self.sample_weight)
@@ -343,17 +348,6 @@ class StructuredRegression:
             for penalty, values in zip(self.spectral, spectra, strict=True)
         )
         return float(self.loss.dual_value(self.target, dual) - 0.5 * self.alpha * barrier)
-
-
-def _centred_rows(design, y):
-    """Rows of y, centred to the accuracy of what is left of it; what rounding leaves of a constant column is 0."""
-    rows = design.to_rows(y)
-    if not design.centred:
-        return rows
-    rows = design.project(rows)
-    scale = 1.0 if design.row_scale is None else design.row_scale[:, None]
-    rounding = _ROUNDING * np.abs(scale * y).max(axis=0)
-    return np.where(np.abs(rows).max(axis=0) <= rounding, 0.0, rows)
 
 
 def _layered(penalty, adaptivity, operator):

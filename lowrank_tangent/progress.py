@@ -27,16 +27,16 @@ def announce(seconds: float, what: str) -> None:
 
 @contextlib.contextmanager
 def progress(total, name, verbose):
-    """A function that advances a progress bar by one step of many; silent without `verbose`."""
+    """A function that advances a progress bar by a step of many, or by none to show a text; silent if not `verbose`."""
     if not verbose:
-        yield lambda text: None
+        yield lambda text, steps=1: None
         return
     from tqdm import tqdm
 
     with tqdm(total=total, desc=name) as bar:
 
-        def advance(text):
-            bar.set_postfix_str(text, refresh=False)
-            bar.update()
+        def advance(text, steps=1):
+            bar.set_postfix_str(text, refresh=not steps)
+            bar.update(steps)
 
         yield advance

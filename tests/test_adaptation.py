@@ -166,6 +166,11 @@ def test_alignment_is_a_centred_cosine(rng):
     a, b = H @ A @ H, H @ B @ H
     expected = np.trace(a @ b) / np.sqrt(np.trace(a @ a) * np.trace(b @ b))
     assert alignment(A, B) == pytest.approx(expected)
+    cosine = np.trace(A.T @ B) / np.sqrt(np.trace(A.T @ A) * np.trace(B.T @ B))
+    assert alignment(A, B, centred=False) == pytest.approx(cosine)
+    assert alignment(A, 3 * A, centred=False) == pytest.approx(1.0)
+    assert alignment(A, 3 * A + 5, centred=False) < 0.99
+    assert alignment(A, np.zeros((6, 6)), centred=False) == 0.0
     assert alignment(A, 3 * A + 5) == pytest.approx(1.0)
     assert alignment(A, np.ones((6, 6))) == pytest.approx(0.0, abs=1e-12)
     with pytest.raises(ValueError, match=r"shape \(n, n\)"):

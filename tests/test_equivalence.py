@@ -1,5 +1,9 @@
 """Theorem 2 and its identities: the joint problem, minimised by itself, against the structured one."""
 
+import contextlib
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +11,7 @@ from conftest import low_rank_target, random_operator
 from lowrank_tangent import StructuredRegression, solve
 from lowrank_tangent.penalties import CustomPenalty, JointPenalty, KLPenalty, NuclearPenalty, PowerPenalty, RidgePenalty
 from lowrank_tangent.solvers.bilinear import JointProblem
-from lowrank_tangent.theory import verify_equivalence
+from lowrank_tangent.theory import equivalence, verify_equivalence
 
 PENALTIES = [
     PowerPenalty(1),
@@ -43,6 +47,9 @@ def test_both_problems_have_one_value_and_one_prediction(penalty, layers, C, los
     assert report.parameters_identity <= 1e-5
     assert report.kernel_identity <= 1e-7
     assert report.objective_identity <= 1e-9
+    assert report.holds
+    assert report.accuracy <= 1e-4
+    assert str(report).splitlines()[-1].startswith("theory holds")
     assert np.isnan(report.alignment_identity)
 
 
@@ -143,3 +150,69 @@ def test_bad_input_to_the_verification(rng):
         verify_equivalence(problem, n_starts=0)
     with pytest.raises(ValueError, match="scale"):
         verify_equivalence(problem, scale=0.0)
+
+
+@pytest.fixture(scope="module")
+def report():
+    rng = np.random.default_rng(0)
+    operator = random_operator(rng, 8, [(12, 1)])
+    return verify_equivalence(StructuredRegression(operator, rng.standard_normal(8), "kl", 0.1, 10.0))
+
+
+def test_the_verdict_is_of_the_largest_error(report):
+    assert report.holds
+    assert report.accuracy == max(report.errors.values()) <= 1e-6
+    assert str(report).splitlines()[-1] == (
+        f"theory holds, to {report.accuracy:.1e} (the largest of all errors; 1e-04 is enough)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"joint": 2.0}, "value of the joint problem is off by .*try more starts"),
+        ({"joint": 0.5}, r"value of the joint problem is off by .*asked for\)$"),
+        ({"recovered": 2.0}, "joint objective of"),
+        ({"parameters_identity": 0.1}, "identity 1, parameters is off by 1.0e-01"),
+        ({"kernel_identity": np.nan}, "identity 1, predictions is off by nan"),
+        ({"objective_identity": 2e-4}, "identity 2 is off by 2.0e-04"),
+        ({"alignment_identity": 0.5}, "identity 3"),
+        ({"prediction_difference": 0.1}, "predictions of both solutions, squared, is off by 1.0e-02"),
+        ({"constraint_violation": 0.1}, "constraint violation is off"),
+        ({"dual_gap": 0.1}, "certificate of the structured problem"),
+    ],
+)
+def test_every_statement_can_fail(report, wrong, said):
+    wrong = {
+        name: value * report.structured if name in ("joint", "recovered") else value for name, value in wrong.items()
+    }
+    failed = replace(report, **wrong)
+    assert not failed.holds
+    last = str(failed).splitlines()[-1]
+    assert re.match(f"theory is not confirmed: {said}", last), last
+
+
+def test_without_convexity_values_may_differ(report):
+    other = replace(report, dual_gap=np.nan, stationarity=1e-9, joint=2.0 * report.structured)
+    assert other.holds
+    assert "theory holds at a stationary point, to" in str(other)
+
+
+def test_progress_is_shown_if_asked_for(rng, capsys, monkeypatch):
+    operator = random_operator(rng, 6, [(3, 4)])
+    problem = StructuredRegression(operator, rng.standard_normal(6), "kl", 0.3, 5.0)
+    verify_equivalence(problem, n_starts=2, random_state=0)
+    assert capsys.readouterr() == ("", "")
+    verify_equivalence(problem, n_starts=2, random_state=0, verbose=1)
+    shown = capsys.readouterr().err
+    assert "verify equivalence" in shown
+    assert "3/3" in shown
+    # Between the starts, too.
+    texts = []
+    monkeypatch.setattr(
+        equivalence, "progress", lambda *_: contextlib.nullcontext(lambda text, steps=1: texts.append((text, steps)))
+    )
+    verify_equivalence(problem, n_starts=2, random_state=0)
+    assert sum(steps for _, steps in texts) == 3
+    assert [text[:10] for text, steps in texts if steps] == ["structured", "start 1 of", "start 2 of"]
+    assert sum(text.startswith("joint problem, iteration") for text, _ in texts) >= 2

@@ -501,3 +501,27 @@ def test_a_dual_point_that_rounding_keeps_outside_is_taken_inside(rng, monkeypat
     solution = solve(problem, "newton", 1e-4)
     assert solution.converged
     assert solution.dual_objective == problem.certificate(solution.coefs, solution.dual).dual_objective
+
+
+SOLVED_BY = {
+    "ridge": lambda problem: solve(problem, "ridge"),
+    "every alpha": lambda problem: problem.diagonalised(),
+    "newton": lambda problem: solve(problem, "newton"),
+    "proximal": lambda problem: solve(problem, "proximal"),
+    "reweighted": lambda problem: solve(problem, "reweighted"),
+}
+
+
+@pytest.mark.parametrize("method", SOLVED_BY)
+@pytest.mark.parametrize("loss", ["squared", "interpolation"])
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize("factor", [1e80, 1e100, 1e140])
+def test_features_that_leave_double_precision_are_said_to(rng, method, loss, fit_intercept, factor):
+    if (method, loss) == ("proximal", "interpolation"):
+        pytest.skip("does not solve it at any scale")
+    (layer,) = random_operator(rng, 20, [(4, 5)]).layers
+    operator = TangentOperator([LayerFactors(factor * layer.h, factor * layer.delta)])
+    problem = StructuredRegression(operator, np.arange(20.0), adaptivity=0.0, loss=loss, fit_intercept=fit_intercept)
+    expected = r"this problem leave double precision .*: y reaches 1.9e\+01.*Norms of features .*: scale them"
+    with np.errstate(over="ignore", invalid="ignore"), pytest.raises(FloatingPointError, match=expected):
+        SOLVED_BY[method](problem)

@@ -16,6 +16,7 @@ import copy
 import numpy as np
 
 from ..losses import Squared
+from ..precision import finite_kernel
 from .solution import Monitor
 
 #: ρα as a share of the smallest eigenvalue of the kernel; three or four problems then do.
@@ -42,7 +43,7 @@ def check_rank(problem):
     """
     design, target = problem.design, problem.target
     shared = design.outputs == "shared"
-    kernel = design.mean_gram() if shared else design.gram()
+    kernel = finite_kernel(design)
     values, basis = np.linalg.eigh(kernel)
     copies = 1 if shared else design.n_outputs
     counted = design.n_samples if design.row_scale is None else int(np.count_nonzero(design.row_scale))

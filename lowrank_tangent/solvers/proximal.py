@@ -67,6 +67,8 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
         lipschitz *= _RELAX
         while True:
             weight = 0.5 * problem.alpha / lipschitz
+            if not 0.0 < weight < np.inf:
+                raise FloatingPointError("step lengths leave double precision")
             new = [
                 _shrink(b + g / lipschitz, penalty, weight)
                 for b, g, penalty in zip(ahead, pull, problem.spectral, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..linalg.cholesky import CholeskyFactor
+from ..precision import finite_kernel
 from .interpolation import check_rank
 from .newton import solve_newton
 
@@ -51,7 +52,7 @@ def _solve(problem):
     """(K + αI)⁻¹ y (K⁻¹ y for interpolation) on the range of K, and the part of y outside of it; shapes (n, C)."""
     design = problem.design
     shared = design.outputs == "shared"
-    kernel = design.mean_gram() if shared else design.gram()
+    kernel = finite_kernel(design)
     target = problem.target if shared else problem.target.reshape(-1)
     if problem.loss.is_constraint:
         check_rank(problem)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import replace
 from numbers import Integral
@@ -10,6 +9,7 @@ from numbers import Integral
 import numpy as np
 
 from .._checks import check_number, draw_seed, generator
+from ..precision import in_double_precision
 from ..problem import StructuredRegression
 from .registry import capable, choose, name_of
 from .reweighted import random_start
@@ -121,20 +121,6 @@ def solve(
             break
     best = min(solutions, key=lambda solution: (max(solution.constraint_residual, tol), solution.objective))
     return replace(best.in_units(unit, dual_unit), coefs=expand(best.coefs), method=name_of(method))
-
-
-@contextlib.contextmanager
-def in_double_precision(problem):
-    """An error that says what to do, for numbers that leave double precision."""
-    try:
-        yield
-    except (np.linalg.LinAlgError, FloatingPointError) as error:
-        adaptivity = max(layer.adaptivity for layer in problem.spectral)
-        raise FloatingPointError(
-            f"the numbers of this problem leave double precision ({error}): y reaches {np.abs(problem.y).max():.1e}, "
-            f"alpha={problem.alpha:.1e}, adaptivity={adaptivity:.1e}. Divide y by its standard deviation; alpha and "
-            "adaptivity then need not be extreme."
-        ) from error
 
 
 def solve_from(start, problem, run, max_iter, monitor):

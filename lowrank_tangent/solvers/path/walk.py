@@ -6,11 +6,12 @@ import functools
 import math
 from dataclasses import replace
 
+from ...precision import in_double_precision
 from ..newton import continue_path, solve_newton
 from ..newton.preconditioner import Preconditioner
 from ..registry import capable, choose
 from ..ridge import solve_ridge
-from ..run import in_double_precision, solve_from
+from ..run import solve_from
 from ..solution import Monitor
 from .extrapolation import Extrapolation
 from .known import KnownSolution
