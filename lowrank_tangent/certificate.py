@@ -41,7 +41,9 @@ class Certificate:
     constraint_residual: float = 0.0
 
     @classmethod
-    def of(cls, objective, dual_objective, slack=0.0, constraint_residual=0.0):
+    def of(
+        cls, objective: float, dual_objective: float, slack: float = 0.0, constraint_residual: float = 0.0
+    ) -> Certificate:
         """Certificate of two objective values, which are not known better than D exceeds P.
 
         `slack` is what a violated constraint may have gained the objective.
@@ -56,7 +58,7 @@ class Certificate:
         return cls(float(objective), float(dual_objective), relative, constraint_residual=float(constraint_residual))
 
     @property
-    def error(self):
+    def error(self) -> float:
         """What is compared with `tol`: the gap or else the stationarity, and no less than the constraint residual.
 
         NaN where one of the figures is, but for the gap or the stationarity, of which a point has one.

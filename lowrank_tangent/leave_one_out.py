@@ -45,7 +45,9 @@ class RidgePath:
         Error of the eigenvalues: a smaller alpha drowns in it.
     """
 
-    def __init__(self, kernel, target, unit=None, sample_weight=None):
+    def __init__(
+        self, kernel: Array, target: Array, unit: Array | None = None, sample_weight: Array | None = None
+    ) -> None:
         self._shape = target.shape
         weights = np.ones(len(target)) if sample_weight is None else sample_weight[sample_weight > 0.0]
         self._n_samples, self.alphas = len(weights), ALPHAS * np.mean(weights)
@@ -61,7 +63,7 @@ class RidgePath:
         self._coordinates = self._basis.T @ target.reshape(len(kernel), -1)
         self._unit = np.zeros(len(target)) if unit is None else unit
 
-    def dual_coefs(self, alpha):
+    def dual_coefs(self, alpha: float) -> Array:
         """(K + αI)⁻¹ y, shape (n, C)."""
         return (self._basis @ (self._coordinates / (self._values + alpha)[:, None])).reshape(self._shape)
 
@@ -83,7 +85,7 @@ class RidgePath:
         best = int(np.argmin(errors))
         return float(self.alphas[best]), float(errors[best])
 
-    def log_evidence(self, alphas):
+    def log_evidence(self, alphas: Array) -> Array:
         """Log evidence of outputs that share the kernel, one an alpha; 0 for constant targets. See `evidence.py`."""
         values = np.add.outer(alphas, self._values)
         sizes = np.sum(np.sum(self._coordinates**2, axis=1) / values, axis=1)
@@ -96,7 +98,7 @@ class RidgePath:
             return np.zeros(len(alphas))
         return -0.5 * self._shape[1] * (self._count * np.log(sizes) + determinants)
 
-    def evidence_weights(self, alpha):
+    def evidence_weights(self, alpha: float) -> Array:
         """W of the derivative ½ ⟨W, ∂K⟩ of the log evidence, shape (n, n); 0 for targets that are constant."""
         dual = self.dual_coefs(alpha)
         size = np.sum(np.sum(self._coordinates**2, axis=1) / (self._values + alpha))
@@ -108,7 +110,7 @@ class RidgePath:
         return self._shape[1] * ((self._count / size) * (dual @ dual.T) - inverse)
 
     @property
-    def _count(self):
+    def _count(self) -> int:
         """Degrees of freedom of a column of targets."""
         return self._n_samples - bool(self._unit.any())
 
@@ -165,7 +167,7 @@ def left_out_together(X: Array, groups: ArrayLike | None = None) -> Array | None
     return numbers if len(np.unique(numbers)) < n else None
 
 
-def _left_out(rows, unit, residuals, shrinkage, alpha, of_intercept):
+def _left_out(rows: Array, unit: Array, residuals: Array, shrinkage: Array, alpha: float, of_intercept: float) -> Array:
     """Residuals of groups of m samples that are left out, shape (g, m, C).
 
     Parameters

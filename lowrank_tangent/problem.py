@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from ._checks import check_adaptivity, check_number, check_sample_weight, check_target, weight_unit
+from ._types import Array, ArrayLike, Coefs
 from .certificate import Certificate
 from .leave_one_out import RidgePath
 from .linalg.concave import concave_maximum
 from .linalg.svd import singular_values, thin_svd
-from .losses import get_loss
+from .losses import Loss, LossAt, get_loss
 from .operators import Operator
 from .penalties import LayeredPenalty, ScaledPenalty, get_penalty
 from .precision import centred_rows, finite_kernel, in_double_precision
@@ -50,13 +52,14 @@ class StructuredRegression:
         With ``adaptivity=0`` the same alpha gives scikit-learn's ``Ridge(alpha)`` on the features.
     adaptivity : float ≥ 0 or a sequence of them, default=1.0
         How cheaply features may move, for all layers or one a layer; a layer with 0 stays as it is, 0 for all is ridge.
-    loss : {"squared", "multinomial", "interpolation"}, default="squared"
+    loss : {"squared", "multinomial", "interpolation"} or Loss, default="squared"
         "multinomial": the cross-entropy ``Σ_i CE(y_i, softmax((A B)_i))`` in place of ½‖y − A B‖². Rows of y hold the
         probabilities of the classes; one column alone is the probability of the second of two classes, and A B its
         logit. With ``adaptivity=0`` that is scikit-learn's ``LogisticRegression(C=1/alpha)``.
         "interpolation": the linearly constrained problem, minimise ``(α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))`` subject to
         ``A B = y``. There alpha scales the objective alone; theory has 1.
-    sample_weight : array of shape (n,), optional
+        A loss of your own is an instance of `lowrank_tangent.losses.Loss`, as a rule of a `SeparableLoss`.
+    sample_weight : array of shape (n,) or float, optional
         Multiplies each sample's loss; leaves out samples of weight 0.
     fit_intercept : bool, default=False
         Adds an unpenalised constant for every output, the best one for every B: by (weighted) centring for least
@@ -82,15 +85,15 @@ class StructuredRegression:
 
     def __init__(
         self,
-        operator,
-        y,
-        penalty="power",
-        alpha=1e-2,
-        adaptivity=1.0,
-        loss="squared",
-        sample_weight=None,
-        fit_intercept=False,
-    ):
+        operator: Operator,
+        y: ArrayLike,
+        penalty: Any = "power",
+        alpha: float = 1e-2,
+        adaptivity: Any = 1.0,
+        loss: str | Loss = "squared",
+        sample_weight: ArrayLike | None = None,
+        fit_intercept: bool = False,
+    ) -> None:
         if not isinstance(operator, Operator):
             raise TypeError(
                 f"operator must be a TangentOperator; got {type(operator).__name__}. An operator of another kind is a "
@@ -105,7 +108,7 @@ class StructuredRegression:
         self.spectral = _layered(penalty, adaptivity, operator)
         self.design = self.loss.design(operator)
         self.target = centred_rows(self.design, self.y)
-        self.ridge_path = None
+        self.ridge_path: RidgePath | None = None
 
     def in_units(self) -> tuple[StructuredRegression, float, float]:
         """The same problem with weights near 1, if they are extreme; itself if they are not.
@@ -127,7 +130,7 @@ class StructuredRegression:
         problem.target, problem.ridge_path = centred_rows(problem.design, self.y), None
         return problem, unit, math.sqrt(unit) if self.loss.is_quadratic else unit
 
-    def reduced(self):
+    def reduced(self) -> tuple[StructuredRegression, Callable[[Coefs], Coefs], Callable[[Coefs], Coefs]]:
         """The same problem on the span of the factors, and the maps of its coefficients to this one's and back.
 
         Returns
@@ -140,7 +143,7 @@ class StructuredRegression:
         problem.ridge_path = self.ridge_path  # its kernel is the same
         return problem, expand, compress
 
-    def on(self, operator):
+    def on(self, operator: Any) -> StructuredRegression:
         """The same problem on another operator of the same shapes.
 
         Parameters
@@ -156,7 +159,7 @@ class StructuredRegression:
         problem.design = self.loss.design(operator)
         return problem
 
-    def diagonalised(self):
+    def diagonalised(self) -> StructuredRegression:
         """The same problem with the eigendecomposition of its kernel, `ridge_path`.
 
         Ridge regressions of what is made of it by `with_strength` and `reduced` then cost n² operations each.
@@ -176,14 +179,14 @@ class StructuredRegression:
         problem.ridge_path = RidgePath(kernel, self.target, unit, self.sample_weight)
         return problem
 
-    def with_strength(self, alpha, adaptivity):
+    def with_strength(self, alpha: float, adaptivity: Any) -> StructuredRegression:
         """The same problem with another alpha and adaptivity, on the same features and data."""
         problem = copy.copy(self)
         problem.alpha = check_number(alpha, "alpha", positive=True)
         problem.spectral = _layered([layer.penalty for layer in self.spectral], adaptivity, self.operator)
         return problem
 
-    def intercept(self, prediction):
+    def intercept(self, prediction: Array) -> Array:
         """Best intercept for the predictions of some coefficients, shape (C,); zeros without `fit_intercept`.
 
         Parameters
@@ -193,13 +196,13 @@ class StructuredRegression:
         """
         return self.loss.intercept(self.y, prediction)
 
-    def loss_at(self, coefs, prediction=None):
+    def loss_at(self, coefs: Coefs, prediction: Array | None = None) -> LossAt:
         """The loss at A B: value, residual and curvature. `prediction` as for `certificate`."""
         if prediction is None:
             prediction = self.operator.matvec(coefs)
         return self.loss.at(self.target, self.design.to_rows(prediction))
 
-    def penalty_value(self, coefs):
+    def penalty_value(self, coefs: Coefs) -> float:
         """(α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))."""
         spectra = self._spectra(coefs)
         for i, (values, penalty) in enumerate(zip(spectra, self.spectral, strict=True)):
@@ -208,15 +211,15 @@ class StructuredRegression:
                 spectra[i] = values[values > _RANK_TOL * values[0]]
         return 0.5 * self.alpha * float(self.spectral.effective(spectra))
 
-    def objective(self, coefs, prediction=None):
+    def objective(self, coefs: Coefs, prediction: Array | None = None) -> float:
         """Primal objective P(B). `prediction` as for `certificate`."""
         return self.loss_at(coefs, prediction).value + self.penalty_value(coefs)
 
-    def dual_objective(self, dual):
+    def dual_objective(self, dual: Array) -> float:
         """Dual objective D(r), a lower bound on the optimal value; −inf outside the domain."""
         return self._dual_value(dual, self._dual_spectra(dual))
 
-    def certificate(self, coefs, dual, prediction=None):
+    def certificate(self, coefs: Coefs, dual: Array, prediction: Array | None = None) -> Certificate:
         """Certify coefficients by a dual point, whoever computed them.
 
         Parameters
@@ -243,15 +246,15 @@ class StructuredRegression:
             return Certificate.of(objective, self.dual_objective(dual), abs(np.vdot(dual, violation)), relative)
         return Certificate(objective, math.nan, math.nan, self.optimality_residual(coefs, dual), relative)
 
-    def residual(self, coefs):
+    def residual(self, coefs: Coefs) -> Array:
         """Minus the gradient of the loss at A B, the dual point that belongs to B; y − A B for least squares."""
         return self.loss_at(coefs).residual
 
-    def project(self, dual):
+    def project(self, dual: Array) -> Array:
         """A dual point in the domain of the loss's conjugate, made of an array of shape (n, C)."""
         return self.loss.nearest_dual(self.target, self.design.project(dual))
 
-    def primal_of(self, dual):
+    def primal_of(self, dual: Array) -> Coefs:
         """Coefficients that a dual point inside its domain stands for.
 
         Those at which the conjugate is attained; for a penalty that is not convex, those of ridge regression.
@@ -263,7 +266,7 @@ class StructuredRegression:
             coefs.append((u * (stretch**2 * s / self.alpha)) @ vt)
         return coefs
 
-    def best_multiple(self, dual, spectra=None):
+    def best_multiple(self, dual: Array, spectra: list[Array] | None = None) -> tuple[Array, float]:
         """The multiple (by 0 to 2) of a dual point with the largest dual objective, and that objective.
 
         Parameters
@@ -296,7 +299,7 @@ class StructuredRegression:
                 limit = min(limit, _INSIDE * penalty.conjugate_domain / u.max())
         loss = self.loss.dual_along(self.target, dual)
 
-        def value(factors):
+        def value(factors: Array) -> Array:
             barrier = sum(
                 penalty.conjugate(np.multiply.outer(factors, u)).sum(axis=-1)
                 for u, penalty in zip(scaled, self.spectral, strict=True)
@@ -306,7 +309,7 @@ class StructuredRegression:
         factor, dual_objective = concave_maximum(value, limit, guess=1.0)
         return factor * dual, dual_objective
 
-    def optimality_residual(self, coefs, dual=None):
+    def optimality_residual(self, coefs: Coefs, dual: Array | None = None) -> float:
         """Distance of ``A* r`` from the subdifferential of the penalty, relative to the norm of ``A* r``.
 
         Parameters
@@ -332,17 +335,17 @@ class StructuredRegression:
             size += np.sum(gradient**2)
         return float(np.sqrt(max(miss, 0.0) / (size or 1.0)))
 
-    def _dual_spectra(self, dual):
+    def _dual_spectra(self, dual: Array) -> list[Array]:
         return self._spectra(self.design.rmatvec(dual))
 
-    def _spectra(self, matrices):
+    def _spectra(self, matrices: Coefs) -> list[Array]:
         """Singular values of one matrix a layer; where ridge adds up their squares the root of that sum alone."""
         return [
             np.array([np.linalg.norm(matrix)]) if penalty.is_fixed else singular_values(matrix)
             for matrix, penalty in zip(matrices, self.spectral, strict=True)
         ]
 
-    def _dual_value(self, dual, spectra):
+    def _dual_value(self, dual: Array, spectra: list[Array]) -> float:
         barrier = sum(
             penalty.conjugate(2.0 / self.alpha * values).sum()
             for penalty, values in zip(self.spectral, spectra, strict=True)
@@ -350,7 +353,7 @@ class StructuredRegression:
         return float(self.loss.dual_value(self.target, dual) - 0.5 * self.alpha * barrier)
 
 
-def _layered(penalty, adaptivity, operator):
+def _layered(penalty: Any, adaptivity: Any, operator: Any) -> LayeredPenalty:
     """The penalty and adaptivity of every layer."""
     penalties = _one_a_layer(penalty, "penalty", operator)
     adaptivities = _one_a_layer(adaptivity, "adaptivity", operator)
@@ -360,7 +363,7 @@ def _layered(penalty, adaptivity, operator):
     )
 
 
-def _one_a_layer(value, name, operator):
+def _one_a_layer(value: Any, name: str, operator: Any) -> list[Any]:
     """A value for every layer, or the sequence of them that was given."""
     count = len(operator.coef_shapes)
     if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)) or np.shape(value) == ():

@@ -11,13 +11,21 @@ Source: LeJeune & Alemohammad, arXiv 2308.15478, section 2.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.optimize import minimize
 
+from .._types import Array, Coefs
 from ..linalg.svd import thin_svd
 from ..penalties import RidgePenalty
+from ..problem import StructuredRegression
 from .interpolation import by_multipliers
+from .solution import Monitor, WarmStart
+
+#: A triple (θ, M1, M2) a layer.
+Variables: TypeAlias = "list[tuple[Array, Array, Array]]"
 
 #: A price with a slope at z = 1 has a kink there, where optimal transforms have most of their singular values. It is
 #: rounded off within these distances of 1, one after the other, each time from the last solution.
@@ -29,7 +37,9 @@ _LEAST_DECREASE = 1e-16
 _CHECK_EVERY = 20
 
 
-def solve_bilinear(problem, monitor, max_iter, warm_start):
+def solve_bilinear(
+    problem: StructuredRegression, monitor: Monitor, max_iter: int, warm_start: WarmStart
+) -> tuple[Coefs, Array, str]:
     """Minimise the joint problem from the identity (or the transforms of a given point).
 
     Returns
@@ -39,7 +49,9 @@ def solve_bilinear(problem, monitor, max_iter, warm_start):
     return JointSolver()(problem, monitor, max_iter, warm_start)
 
 
-def interpolate_bilinear(problem, monitor, max_iter, warm_start):
+def interpolate_bilinear(
+    problem: StructuredRegression, monitor: Monitor, max_iter: int, warm_start: WarmStart
+) -> tuple[Coefs, Array, str]:
     """The same for the linearly constrained joint problem."""
     return by_multipliers(JointSolver())(problem, monitor, max_iter, warm_start)
 
@@ -53,10 +65,12 @@ class JointSolver:
         Where to start; by default the identity, or the transforms of the warm start.
     """
 
-    def __init__(self, variables=None):
+    def __init__(self, variables: Variables | None = None) -> None:
         self.variables = variables
 
-    def __call__(self, problem, monitor, max_iter, warm_start):
+    def __call__(
+        self, problem: StructuredRegression, monitor: Monitor, max_iter: int, warm_start: WarmStart
+    ) -> tuple[Coefs, Array, str]:
         """Called as every solver is."""
         joint = JointProblem(problem)
         if self.variables is None:
@@ -64,7 +78,7 @@ class JointSolver:
             starts = warm_start is not None and any(coef.any() for coef in warm_start[0])
             self.variables = joint.factors(warm_start[0]) if starts else joint.identity()
 
-        def check(iteration, variables):
+        def check(iteration: int, variables: Variables) -> str:
             coefs = joint.coefs(variables)
             return monitor.record(iteration, problem.certificate(coefs, _dual(problem, coefs)))
 
@@ -73,7 +87,7 @@ class JointSolver:
         return coefs, _dual(problem, coefs), message
 
 
-def _dual(problem, coefs):
+def _dual(problem: StructuredRegression, coefs: Coefs) -> Array:
     residual = problem.residual(coefs)
     return problem.best_multiple(residual)[0] if problem.spectral.is_convex else residual
 
@@ -88,7 +102,7 @@ class JointProblem:
     problem : StructuredRegression
     """
 
-    def __init__(self, problem):
+    def __init__(self, problem: StructuredRegression) -> None:
         self.problem = problem
         #: Prices of M1 and M2 of every layer; None leaves that side at the identity.
         self._sides = [
@@ -96,11 +110,11 @@ class JointProblem:
             for layer in problem.spectral
         ]
 
-    def identity(self):
+    def identity(self) -> Variables:
         """θ = 0, M1 = M2 = I."""
         return [(np.zeros((p, q)), np.eye(p), np.eye(q)) for p, q in self.problem.design.coef_shapes]
 
-    def perturbed(self, scale, rng):
+    def perturbed(self, scale: float, rng: np.random.Generator) -> Variables:
         """θ = 0 and transforms I + N with N Gaussian of that spectral scale; sides that are fixed stay fixed."""
         variables = []
         for (theta, *transforms), sides in zip(self.identity(), self._sides, strict=True):
@@ -111,7 +125,7 @@ class JointProblem:
             variables.append((theta, *moved))
         return variables
 
-    def factors(self, coefs):
+    def factors(self, coefs: Coefs) -> Variables:
         """The triple of each layer that theory recovers from coefficients."""
         variables = []
         for coef, penalty in zip(coefs, self.problem.spectral, strict=True):
@@ -125,15 +139,17 @@ class JointProblem:
         return variables
 
     @staticmethod
-    def coefs(variables):
+    def coefs(variables: Variables) -> Coefs:
         """B = M1 θ M2 of each layer."""
         return [m1 @ theta @ m2 for theta, m1, m2 in variables]
 
-    def objective(self, variables):
+    def objective(self, variables: Variables) -> float:
         """Value of the joint problem; without the loss where that is a constraint."""
         return float(self._value_and_gradient(variables, 0.0)[0])
 
-    def minimise(self, start, max_iter, check=None):
+    def minimise(
+        self, start: Any, max_iter: int, check: Callable[[int, Variables], str] | None = None
+    ) -> tuple[Variables, str]:
         """A local minimum by L-BFGS.
 
         Parameters
@@ -152,7 +168,7 @@ class JointProblem:
         kinked = any(float(price.slope(1.0)) > 0.0 for price in prices)
         flat, iteration, reason = self._pack(start), 0, ""
 
-        def after_step(intermediate_result):
+        def after_step(intermediate_result: Any) -> None:
             nonlocal iteration, flat, reason
             iteration += 1
             flat = intermediate_result.x.copy()
@@ -188,7 +204,7 @@ class JointProblem:
             message = f"max_iter={max_iter} reached"
         return self._unpack(flat), message
 
-    def _value_and_gradient(self, variables, rounding):
+    def _value_and_gradient(self, variables: Variables, rounding: float) -> tuple[float, list[list[Array]]]:
         design, alpha = self.problem.design, self.problem.alpha
         loss = self.problem.loss_at(self.coefs(variables))
         value, gradients = loss.value, []
@@ -207,15 +223,15 @@ class JointProblem:
             gradients.append(triple)
         return value, gradients
 
-    def _flat_value_and_gradient(self, flat, rounding):
+    def _flat_value_and_gradient(self, flat: Array, rounding: float) -> tuple[float, Array]:
         value, gradients = self._value_and_gradient(self._unpack(flat), rounding)
         return value, self._pack(gradients)
 
     @staticmethod
-    def _pack(variables):
+    def _pack(variables: Variables) -> Array:
         return np.concatenate([matrix.ravel() for triple in variables for matrix in triple])
 
-    def _unpack(self, flat):
+    def _unpack(self, flat: Array) -> Variables:
         variables, start = [], 0
         for p, q in self.problem.design.coef_shapes:
             triple = []
@@ -227,7 +243,7 @@ class JointProblem:
         return variables
 
 
-def _price_of(matrix, side, rounding):
+def _price_of(matrix: Array, side: Any, rounding: float) -> tuple[float, Array]:
     """Σ_j ω(σ_j(M)) and its gradient, with the kink at 1 rounded off: |z − 1| becomes √(|z − 1|² + ε²) − ε."""
     u, z, vt = np.linalg.svd(matrix)
     z = np.maximum(z, np.finfo(float).tiny)

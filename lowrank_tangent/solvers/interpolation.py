@@ -15,9 +15,11 @@ import copy
 
 import numpy as np
 
+from .._types import Array, Coefs
 from ..losses import Squared
 from ..precision import finite_kernel
-from .solution import Monitor
+from ..problem import StructuredRegression
+from .solution import Monitor, SolverFunction, WarmStart
 
 #: ρα as a share of the smallest eigenvalue of the kernel; three or four problems then do.
 _SHARE = 1e-2
@@ -33,7 +35,7 @@ _LEAST_GAP = 1e-15
 _EPS = np.finfo(float).eps
 
 
-def check_rank(problem):
+def check_rank(problem: StructuredRegression) -> Array:
     """Nonzero eigenvalues of the kernel, smallest first, for independent constraints.
 
     Raises
@@ -61,7 +63,7 @@ def check_rank(problem):
     return values[len(values) - rank :]
 
 
-def by_multipliers(inner):
+def by_multipliers(inner: SolverFunction) -> SolverFunction:
     """A solver of the linearly constrained problem, from one of the penalised problem.
 
     Parameters
@@ -75,7 +77,9 @@ def by_multipliers(inner):
         Of the same kind.
     """
 
-    def solve(problem, monitor, max_iter, warm_start):
+    def solve(
+        problem: StructuredRegression, monitor: Monitor, max_iter: int, warm_start: WarmStart
+    ) -> tuple[Coefs, Array, str]:
         eigenvalues = check_rank(problem)
         if not len(eigenvalues):
             # One sample, which the intercept meets alone.

@@ -7,10 +7,15 @@ O'Donoghue & Candès, Adaptive restart for accelerated gradient schemes (2015).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from .._types import Array, Coefs
 from ..certificate import Certificate
+from ..problem import StructuredRegression
 from .reweighted import ridge_start
+from .solution import Monitor, WarmStart
 from .spectral_point import widened
 
 #: Backtracking multiplies the Lipschitz estimate by this factor.
@@ -24,7 +29,9 @@ _LEAST_CURVATURE = 1e-3
 _EPS = np.finfo(float).eps
 
 
-def solve_proximal(problem, monitor, max_iter, warm_start):
+def solve_proximal(
+    problem: StructuredRegression, monitor: Monitor, max_iter: int, warm_start: WarmStart
+) -> tuple[Coefs, Array, str]:
     """Minimise the primal by restarted accelerated proximal gradient steps.
 
     The step is accepted only when the quadratic model at the current point majorises the loss at the
@@ -97,7 +104,7 @@ def solve_proximal(problem, monitor, max_iter, warm_start):
     return coefs, dual, message
 
 
-def _largest_curvature_guess(problem, prediction):
+def _largest_curvature_guess(problem: StructuredRegression, prediction: Array) -> float:
     """A lower estimate of the largest eigenvalue of A* S Sᵀ A by a few power iterations; backtracking does the rest."""
     design, target, loss = problem.design, problem.target, problem.loss
     here = loss.at(target, prediction)
@@ -120,7 +127,7 @@ def _largest_curvature_guess(problem, prediction):
     return max(estimate, least, np.finfo(float).tiny)
 
 
-def _shrink(matrix, penalty, weight):
+def _shrink(matrix: Array, penalty: Any, weight: float) -> Array:
     """Proximal map of the penalty: singular-value shrinkage, on the smaller side of the matrix.
 
     From its Gram matrix: the shrinkage *factor* is a smooth function of the squared singular values, so that

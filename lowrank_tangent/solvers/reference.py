@@ -13,13 +13,20 @@ Small problems only: interior-point methods need minutes where p or n reach a fe
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from .._types import Array, Coefs
 from ..penalties import KLPenalty, NuclearPenalty, PowerPenalty
+from ..problem import StructuredRegression
 from .interpolation import check_rank
+from .solution import Monitor, WarmStart
 
 
-def solve_cvxpy(problem, monitor, max_iter, warm_start):
+def solve_cvxpy(
+    problem: StructuredRegression, monitor: Monitor, max_iter: int, warm_start: WarmStart
+) -> tuple[Coefs, Array, str]:
     """Solve the semidefinite program with Clarabel.
 
     Raises
@@ -70,13 +77,13 @@ def solve_cvxpy(problem, monitor, max_iter, warm_start):
 _ADVICE = "Rescale X and y to unit variance, or use method='newton'."
 
 
-def _prediction(cp, design, coefs):
+def _prediction(cp: Any, design: Any, coefs: list[Any]) -> Any:
     """A B as a cvxpy expression, by the dense matrix of A."""
     stacked = cp.hstack([cp.reshape(coef, (coef.size,), order="C") for coef in coefs])
     return cp.reshape(design.to_dense() @ stacked, (design.n_samples, design.n_outputs), order="C")
 
 
-def _penalty(cp, coef, layer):
+def _penalty(cp: Any, coef: Any, layer: Any) -> tuple[Any, list[Any]]:
     if layer.is_fixed:
         return cp.sum_squares(coef), []
     penalty, price = layer.penalty, 1.0 / layer.adaptivity

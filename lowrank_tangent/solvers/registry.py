@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
-from .._types import Array, Coefs
 from ..linalg.memory import available_memory
 from ..losses import Loss
 from ..problem import StructuredRegression
@@ -18,14 +17,9 @@ from .proximal import solve_proximal
 from .reference import solve_cvxpy
 from .reweighted import solve_reweighted
 from .ridge import solve_ridge
-from .solution import Monitor
+from .solution import SolverFunction
 
 logger = logging.getLogger("lowrank_tangent")
-
-#: Called with (problem, monitor, max_iter, warm_start); returns (coefs, dual, message).
-SolverFunction: TypeAlias = Callable[
-    [StructuredRegression, Monitor, int, "tuple[Coefs, Array] | None"], "tuple[Coefs, Array, str]"
-]
 
 #: What a solver may need of a problem, and how to say that it is missing.
 _NEEDS: dict[str, Callable[[Any], bool]] = {

@@ -24,8 +24,11 @@ import math
 
 import numpy as np
 
+from .._types import Array, Coefs
 from ..certificate import Certificate
 from ..linalg.cholesky import CholeskyFactor
+from ..problem import StructuredRegression
+from .solution import Monitor, WarmStart
 from .spectral_point import PrimalPoint, inner_product
 
 #: Armijo's constant.
@@ -46,7 +49,9 @@ _NO_PROGRESS = "the objective cannot be improved in floating-point arithmetic"
 _EPS = np.finfo(float).eps
 
 
-def solve_reweighted(problem, monitor, max_iter, warm_start):
+def solve_reweighted(
+    problem: StructuredRegression, monitor: Monitor, max_iter: int, warm_start: WarmStart
+) -> tuple[Coefs, Array, str]:
     """Find a stationary point by Newton steps that begin as steps of iteratively reweighted least squares.
 
     One iteration costs the kernel of the stretched features (formed in memory, also of a stream) and its Cholesky
@@ -92,17 +97,17 @@ def solve_reweighted(problem, monitor, max_iter, warm_start):
     return point.coefs, dual, message
 
 
-def _lower(one, other):
+def _lower(one: PrimalPoint, other: PrimalPoint) -> PrimalPoint:
     """That of two points with the lower objective; the second one if they are equal."""
     return one if one.objective < other.objective else other
 
 
-def ridge_start(problem):
+def ridge_start(problem: StructuredRegression) -> Coefs:
     """Coefficients of ridge regression on the features as they are."""
     return Majoriser(PrimalPoint(problem.with_strength(problem.alpha, 0.0), problem.design.zeros())).minimiser()
 
 
-def random_start(problem, rng):
+def random_start(problem: StructuredRegression, rng: np.random.Generator) -> Coefs:
     """Coefficients of ridge regression on features that are stretched along one random direction a layer."""
     scale = max(np.linalg.norm(coef) for coef in ridge_start(problem))
     coefs = []
@@ -115,7 +120,7 @@ def random_start(problem, rng):
 class Majoriser:
     """The quadratic that touches the objective from above at a point: ridge regression on stretched features."""
 
-    def __init__(self, point):
+    def __init__(self, point: PrimalPoint) -> None:
         self._point = point
         self._problem = point.problem
         left, right = zip(*(layer.transforms for layer in point.layers), strict=True)
@@ -129,7 +134,7 @@ class Majoriser:
         kernel.flat[:: len(kernel) + 1] += self._shift
         self._factor = CholeskyFactor(kernel)
 
-    def solve(self, matrices):
+    def solve(self, matrices: Coefs) -> tuple[Coefs, Array, Coefs]:
         """``E = (D + A*A)⁻¹ X`` for one matrix X a layer, with A E and A*A E, which come for free."""
         design = self._problem.design
         prediction = self._dual(design.matvec(self._inverse(matrices)))
@@ -137,30 +142,30 @@ class Majoriser:
         change = self._inverse([x - a for x, a in zip(matrices, pull, strict=True)])
         return change, prediction, pull
 
-    def minimiser(self):
+    def minimiser(self) -> Coefs:
         """The coefficients at its minimum."""
         dual = self._dual(self._problem.target)
         return self._inverse(self._problem.design.rmatvec(dual))
 
-    def _inverse(self, matrices):
+    def _inverse(self, matrices: Coefs) -> Coefs:
         """D⁻¹ times one matrix a layer."""
         share = self._problem.alpha / self._shift
         return [share * matrix for matrix in self._point.solve_majoriser(matrices)]
 
-    def _dual(self, values):
+    def _dual(self, values: Array) -> Array:
         """(I + A D⁻¹ A*)⁻¹ times values of shape (n, C)."""
         flat = values if self._one_kernel else values.reshape(-1)
         return self._shift * self._factor.solve(flat).reshape(values.shape)
 
 
-def _certificate(point, stationarity):
+def _certificate(point: PrimalPoint, stationarity: float) -> Certificate:
     objective = float(point.objective)
     if not point.problem.spectral.is_convex:
         return Certificate(objective, math.nan, math.nan, stationarity)
     return Certificate.of(objective, point.problem.best_multiple(point.residual)[1])
 
 
-def _step(point, downhill, forcing):
+def _step(point: PrimalPoint, downhill: Coefs, forcing: float) -> tuple[PrimalPoint, bool]:
     """The next point, and whether its objective is lower for certain."""
     first, newton = _directions(point, Majoriser(point), downhill, forcing)
     for change, prediction in (newton, first):
@@ -173,12 +178,14 @@ def _step(point, downhill, forcing):
     return point, False
 
 
-def _has_drifted(point, moved):
+def _has_drifted(point: PrimalPoint, moved: PrimalPoint) -> bool:
     """Whether the objective, computed anew, has risen where a line search has seen it fall."""
     return not moved.objective <= (1.0 + _DRIFT) * point.objective
 
 
-def _directions(point, majoriser, downhill, forcing):
+def _directions(
+    point: PrimalPoint, majoriser: Majoriser, downhill: Coefs, forcing: float
+) -> tuple[tuple[Coefs, Array], tuple[Coefs, Array]]:
     """The step of iteratively reweighted least squares and the truncated Newton step, each with its A dB."""
     residual = downhill
     change, prediction, pull = majoriser.solve(residual)
@@ -206,7 +213,7 @@ def _directions(point, majoriser, downhill, forcing):
     return first, (total, total_prediction)
 
 
-def _line_search(point, step, downhill):
+def _line_search(point: PrimalPoint, step: tuple[Coefs, Array], downhill: Coefs) -> tuple[PrimalPoint | None, bool]:
     """The first of the lengths 1, ½, ¼, … at which the objective falls enough, and whether it falls for certain."""
     change, prediction = step
     slope = -inner_product(downhill, change)

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 
 from .._checks import check_number, draw_seed, generator
+from .._types import Array, ArrayLike, Coefs, RandomState
 from ..precision import in_double_precision
 from ..problem import StructuredRegression
-from .registry import capable, choose, name_of
+from .registry import Solver, capable, choose, name_of
 from .reweighted import random_start
-from .solution import Monitor, Solution
+from .solution import Iteration, Monitor, Solution, SolverFunction, WarmStart
 
 #: A dual point that rounding keeps out of its domain is taken so many times.
 _FAR_INSIDE = 1.0 - 1e-6
 
 
 def solve(
-    problem,
-    method="auto",
-    tol=1e-6,
-    max_iter=None,
-    warm_start=None,
-    verbose=0,
-    callback=None,
-    n_init=1,
-    random_state=None,
-):
+    problem: StructuredRegression,
+    method: str | Solver | SolverFunction = "auto",
+    tol: float = 1e-6,
+    max_iter: int | None = None,
+    warm_start: Solution | ArrayLike | None = None,
+    verbose: int = 0,
+    callback: Callable[[Iteration], Any] | None = None,
+    n_init: int = 1,
+    random_state: RandomState = None,
+) -> Solution:
     """Solve a structured regression problem.
 
     minimise  ``½‖y − A B‖² + (α/2) Σ_l Σ_j ω̃_μ(σ_j(B_l))``,  μ = 1/adaptivity
@@ -123,7 +126,9 @@ def solve(
     return replace(best.in_units(unit, dual_unit), coefs=expand(best.coefs), method=name_of(method))
 
 
-def solve_from(start, problem, run, max_iter, monitor):
+def solve_from(
+    start: WarmStart, problem: StructuredRegression, run: SolverFunction, max_iter: int, monitor: Monitor
+) -> Solution:
     """One run of a solver, certified anew from the definition: the figures are those of the point that it returns."""
     try:
         coefs, dual, message = _checked(run(problem, monitor, max_iter, start), problem)
@@ -159,7 +164,7 @@ def solve_from(start, problem, run, max_iter, monitor):
     )
 
 
-def _checked(result, problem):
+def _checked(result: Any, problem: StructuredRegression) -> tuple[Coefs, Array, str]:
     """What a solver has returned, if it is what a solver has to return."""
     form = "a solver returns (coefs, dual, message): one matrix a layer, an array of shape (n, C) and a text"
     if not isinstance(result, (tuple, list)) or len(result) != 3:
@@ -180,13 +185,15 @@ def _checked(result, problem):
     return coefs, dual, message
 
 
-def _check_count(value, name, least):
+def _check_count(value: Any, name: str, least: int) -> int:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name} must be an integer >= {least}; got {value!r}.")
     return int(value)
 
 
-def _starting_point(warm_start, problem, dual_unit, compress):
+def _starting_point(
+    warm_start: Any, problem: StructuredRegression, dual_unit: float, compress: Callable[[Coefs], Coefs]
+) -> tuple[Coefs, Array]:
     """Coefficients and dual point to start from, checked, in the coordinates of the reduced problem."""
     known = isinstance(warm_start, Solution)
     dual = np.asarray(warm_start.dual if known else warm_start, dtype=np.float64)

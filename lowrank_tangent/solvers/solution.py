@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
+from .._types import Array, Coefs
+from ..certificate import Certificate
+from ..problem import StructuredRegression
+
+#: What a solver starts from: coefficients and a dual point, if there is one.
+WarmStart: TypeAlias = "tuple[Coefs, Array | None] | None"
+#: Called with (problem, monitor, max_iter, warm_start); returns (coefs, dual, message).
+SolverFunction: TypeAlias = "Callable[[StructuredRegression, Monitor, int, WarmStart], tuple[Coefs, Array, str]]"
 
 
 class Iteration(NamedTuple):
@@ -67,10 +75,10 @@ class Solution:
     history : list of Iteration
     """
 
-    coefs: list
-    dual: np.ndarray
-    prediction: np.ndarray
-    intercept: np.ndarray
+    coefs: Coefs
+    dual: Array
+    prediction: Array
+    intercept: Array
     objective: float
     dual_objective: float
     dual_gap: float
@@ -80,7 +88,7 @@ class Solution:
     converged: bool
     message: str
     method: str
-    history: list = field(repr=False)
+    history: list[Iteration] = field(repr=False)
 
     def in_units(self, unit: float, dual_unit: float) -> Solution:
         """That of a problem whose objective is so many times as large, see `StructuredRegression.in_units`."""
@@ -109,17 +117,19 @@ class Monitor:
         What objectives are multiplied by in the history.
     """
 
-    def __init__(self, tol, verbose=0, callback=None, unit=1.0):
+    def __init__(
+        self, tol: float, verbose: int = 0, callback: Callable[[Iteration], Any] | None = None, unit: float = 1.0
+    ) -> None:
         self.tol = tol
         self._unit = unit
-        self.history = []
+        self.history: list[Iteration] = []
         #: Whether the callback has asked to stop.
         self.is_stopped = False
         self._callback = callback
         self._start = time.perf_counter()
         self._bar = _Progress(tol) if verbose else None
 
-    def record(self, iteration, certificate):
+    def record(self, iteration: int, certificate: Certificate) -> str:
         """Append one iteration; the reason to stop here, or an empty string."""
         row = Iteration(
             iteration,
@@ -139,7 +149,7 @@ class Monitor:
             return f"the solver's running {name} is below tol"
         return "stopped by callback" if self.is_stopped else ""
 
-    def close(self):
+    def close(self) -> None:
         """Close the progress bar."""
         if self._bar is not None:
             self._bar.close()
@@ -148,19 +158,19 @@ class Monitor:
 class _Progress:
     """A bar over the decades that the gap (or the stationarity residual) still has to fall."""
 
-    def __init__(self, tol):
+    def __init__(self, tol: float) -> None:
         from tqdm import tqdm  # not at the top: importing the package does not wait for it
 
         self._bar = tqdm(
             total=round(-math.log10(tol), 2), bar_format="{desc} |{bar}| {elapsed} {postfix}", desc="gap       -"
         )
 
-    def show(self, row, error):
+    def show(self, row: Any, error: float) -> None:
         decades = -math.log10(min(max(error, 1e-300), 1.0))
         self._bar.n = max(self._bar.n, min(decades, self._bar.total))
         name = "gap" if math.isnan(row.stationarity) else "stationarity"
         self._bar.set_description_str(f"{name} {error:.1e}", refresh=False)
         self._bar.set_postfix_str(f"objective {row.objective:.6g}, iteration {row.iteration}")
 
-    def close(self):
+    def close(self) -> None:
         self._bar.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from .._types import Array, RandomState
 from ..adaptation import adapt
 from ..problem import StructuredRegression
 from ..progress import progress
-from ..solvers import Monitor, solve
+from ..solvers import Monitor, Solution, solve
 from ..solvers.bilinear import JointProblem, JointSolver
 from ..solvers.interpolation import by_multipliers
 
@@ -200,7 +202,14 @@ def verify_equivalence(
         return _verified(problem, n_starts, scale, max_iter, rng, advance)
 
 
-def _verified(problem, n_starts, scale, max_iter, rng, advance):
+def _verified(
+    problem: StructuredRegression,
+    n_starts: int,
+    scale: float,
+    max_iter: int,
+    rng: np.random.Generator,
+    advance: Callable[..., None],
+) -> EquivalenceReport:
     solution = solve(problem, tol=_STRUCTURED_TOL["gap" if problem.spectral.is_convex else "stationarity"])
     joint = JointProblem(problem)
     starts = [joint.identity()] + [joint.perturbed(scale, rng) for _ in range(n_starts - 1)]
@@ -232,8 +241,8 @@ def _verified(problem, n_starts, scale, max_iter, rng, advance):
     )
 
 
-def _minimise_joint(problem, start, max_iter, advance):
-    def show(row):
+def _minimise_joint(problem: StructuredRegression, start: Any, max_iter: int, advance: Callable[..., None]) -> Any:
+    def show(row: Any) -> None:
         advance(f"joint problem, iteration {row.iteration}: {row.objective:.6g}", 0)
 
     solver = JointSolver(start)
@@ -243,7 +252,7 @@ def _minimise_joint(problem, start, max_iter, advance):
     return solver.variables
 
 
-def _identities(problem, solution, prediction, size):
+def _identities(problem: StructuredRegression, solution: Solution, prediction: Array, size: float) -> dict[str, float]:
     """Relative errors of identities 1 and 3."""
     design, alpha = problem.design, problem.alpha
     dual = solution.dual if problem.loss.is_constraint else problem.residual(solution.coefs)
@@ -267,7 +276,7 @@ def _identities(problem, solution, prediction, size):
     }
 
 
-def _alignment_error(problem, solution, kernel, prediction):
+def _alignment_error(problem: StructuredRegression, solution: Solution, kernel: Array, prediction: Array) -> float:
     """Identity 3, K = z2² (K0 + (z1² − 1)/‖B‖² f̂ f̂ᵀ) for B a column; the sides change places for a row."""
     if len(solution.coefs) > 1 or problem.design.n_outputs > 1 or min(solution.coefs[0].shape) > 1:
         return float("nan")
