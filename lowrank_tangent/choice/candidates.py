@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator
@@ -81,8 +82,12 @@ class Candidate(ABC):
         return id(self)
 
     def without_rounds(self) -> Candidate:
-        """The beginning alone."""
-        return self
+        """The beginning alone: a copy that tries no rounds, or itself if it has none."""
+        if self.max_rounds == 0:
+            return self
+        other = copy.copy(self)
+        other.max_rounds = 0
+        return other
 
     def seconds(self, n_samples: int, n_features: int) -> float | None:
         """About how long a round takes on a fold of so many training samples; None where nobody knows."""
