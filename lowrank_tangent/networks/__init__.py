@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from numbers import Real
 
+from .._checks import generator
 from .base import Network
 from .infinite import InfiniteMLP
 from .mlp import ACTIVATIONS, INITIALISATIONS, MLP
@@ -37,4 +38,13 @@ def network_of(hidden_layer_sizes: float | Sequence[float], activation: str, ini
     return InfiniteMLP(len(sizes), activation, bias)
 
 
-__all__ = ["ACTIVATIONS", "INITIALISATIONS", "MLP", "InfiniteMLP", "Network", "StretchedWeights", "network_of"]
+__all__ = [
+    "ACTIVATIONS",
+    "INITIALISATIONS",
+    "MLP",
+    "InfiniteMLP",
+    "Network",
+    "StretchedWeights",
+    "generator",
+    "network_of",
+]
