@@ -5,10 +5,15 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from test_network_contract import Antisymmetric, Bare
 
 from conftest import random_operator
-from lowrank_tangent import TangentFeatures
+from lowrank_tangent import AdaptiveTangentRegressor, TangentFeatures
+from lowrank_tangent.choice import EstimatorCandidate
+from lowrank_tangent.choice.chains import Chain
 from lowrank_tangent.linalg.transforms import ProductTransform
 from lowrank_tangent.losses import Interpolation, Multinomial, SeparableLoss, Squared
 from lowrank_tangent.networks import ACTIVATIONS, INITIALISATIONS, MLP, InfiniteMLP
@@ -22,10 +27,13 @@ from lowrank_tangent.penalties import (
     RidgePenalty,
     SchattenPenalty,
 )
+from lowrank_tangent.rounds import METRICS
 from lowrank_tangent.solvers import SOLVERS
 from lowrank_tangent.testing import (
+    check_candidate,
     check_layer,
     check_loss,
+    check_metric,
     check_network,
     check_operator,
     check_penalty,
@@ -184,6 +192,32 @@ def test_losses(loss):
 def test_losses_without_a_hessian_and_constraints():
     assert "hessian" not in check_loss(Straight())
     assert "fenchel-young" in check_loss(Interpolation())
+
+
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_metrics(metric):
+    assert {"stretch", "kernels", "coordinates", "estimator"} <= set(check_metric(metric))
+
+
+@pytest.mark.parametrize(
+    ("network", "move"),
+    [
+        (InfiniteMLP(), ("evidence", None)),
+        (InfiniteMLP(2), ("coefficient", 300.0)),
+        (MLP((6,), "tanh"), ("gradient", 30.0)),
+    ],
+    ids=repr,
+)
+def test_chains_of_rounds(network, move):
+    template = AdaptiveTangentRegressor(alpha="loo", adaptivity=0.0, random_state=0)
+    passed = check_candidate(Chain(network, move, 2, template, {"network": network}))
+    assert {"outcomes", "estimator", "weights", "without-rounds"} <= set(passed)
+
+
+def test_estimators_as_candidates():
+    assert "weights" in check_candidate(EstimatorCandidate(KernelRidge(kernel="laplacian", alpha=0.1)))
+    assert "weights" in check_candidate(EstimatorCandidate(LogisticRegression()), classes=True)
+    assert "weights" not in check_candidate(EstimatorCandidate(KNeighborsClassifier()), classes=True)
 
 
 @pytest.mark.parametrize("method", SOLVERS)

@@ -5,11 +5,22 @@ object are run. Those that fail are reported together by one AssertionError, a l
 the check and says what was expected and what came.
 """
 
+from .candidate import check_candidate
 from .layer import check_layer
 from .loss import check_loss
+from .metric import check_metric
 from .network import check_network
 from .operator import check_operator
 from .penalty import check_penalty
 from .solver import check_solver
 
-__all__ = ["check_layer", "check_loss", "check_network", "check_operator", "check_penalty", "check_solver"]
+__all__ = [
+    "check_candidate",
+    "check_layer",
+    "check_loss",
+    "check_metric",
+    "check_network",
+    "check_operator",
+    "check_penalty",
+    "check_solver",
+]

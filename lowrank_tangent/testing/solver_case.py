@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -18,7 +18,10 @@ from ..solvers import Solution, Solver, solve
 from ..solvers.registry import SolverFunction, capable
 from .findings import Finding
 
-Method = str | Solver | SolverFunction
+#: Strong enough for plain gradient steps to converge in some hundreds, weak enough for every penalty to stretch.
+_ALPHA = 1.5
+
+Method: TypeAlias = "str | Solver | SolverFunction"
 
 
 class Straight(SeparableLoss):
@@ -61,16 +64,16 @@ def problems(rng: np.random.Generator) -> dict[str, StructuredRegression]:
     labels = (y[:, :1] > 0.0).astype(np.float64)
     rest: dict[str, Any] = {"sample_weight": weights, "fit_intercept": True}
     return {
-        "least squares, KL": StructuredRegression(shared, y, KLPenalty(), 0.3),
-        "least squares, power, weights and intercept": StructuredRegression(deep, y, PowerPenalty(2), 0.3, 2.0, **rest),
-        "least squares, ridge": StructuredRegression(deep, y, RidgePenalty(), 0.3, **rest),
-        "least squares, nuclear norm": StructuredRegression(single, y[:, :1], NuclearPenalty(), 0.3),
-        "least squares, not convex": StructuredRegression(single, y[:, :1], JointPenalty(), 0.3),
+        "least squares, KL": StructuredRegression(shared, y, KLPenalty(), _ALPHA),
+        "least squares, power, weights and intercept": StructuredRegression(deep, y, PowerPenalty(2), _ALPHA, **rest),
+        "least squares, ridge": StructuredRegression(deep, y, RidgePenalty(), _ALPHA, **rest),
+        "least squares, nuclear norm": StructuredRegression(single, y[:, :1], NuclearPenalty(), _ALPHA),
+        "least squares, not convex": StructuredRegression(single, y[:, :1], JointPenalty(), _ALPHA),
         "cross-entropy, KL, weights and intercept": StructuredRegression(
-            single, labels, KLPenalty(), 0.3, loss="multinomial", **rest
+            single, labels, KLPenalty(), _ALPHA, loss="multinomial", **rest
         ),
-        "straight loss, power, intercept": StructuredRegression(
-            single, y[:, :1], PowerPenalty(2), 0.3, loss=Straight(), fit_intercept=True
+        "straight loss, power, weights": StructuredRegression(
+            single, y[:, :1], PowerPenalty(2), _ALPHA, loss=Straight(), sample_weight=weights
         ),
         "interpolation, power": StructuredRegression(wide, y[:5, :1], PowerPenalty(2), 1.0, loss="interpolation"),
     }
@@ -123,6 +126,15 @@ class SolverCase:
         if name not in self._solutions:
             self._solutions[name] = self.solve(self.problems[name])
         return self._solutions[name]
+
+    def other(self, name: str) -> Solution:
+        """Its solution to the same problem with twice the penalty."""
+        key = f"{name}, twice the penalty"
+        if key not in self._solutions:
+            problem = self.problems[name]
+            adaptivities = [layer.adaptivity for layer in problem.spectral]
+            self._solutions[key] = self.solve(problem.with_strength(2.0 * problem.alpha, adaptivities))
+        return self._solutions[key]
 
 
 def reference(problem: StructuredRegression, method: Method) -> Solution:
