@@ -59,6 +59,31 @@ def test_slopes_with_rounds_are_those_of_the_chosen_model(width):
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).feature_importances_, model.feature_importances_)
 
 
+@pytest.mark.parametrize("rounds", [{}, {"n_rounds": 2, "metric": "evidence"}, {"n_rounds": 2, "metric": "relevance"}])
+@pytest.mark.parametrize("activation", ["relu", "erf"])
+@pytest.mark.parametrize("columns", [1, 2])
+def test_gradients_are_those_of_predictions(rng, rounds, activation, columns):
+    X = rng.standard_normal((40, 3))
+    Y = np.column_stack([X[:, 0] * X[:, 1], X[:, 2]])[:, :columns]
+    model = AdaptiveTangentRegressor((np.inf,), activation, alpha="loo", adaptivity=0.0, **rounds).fit(X, Y)
+    step, gradients = 1e-5, model.input_gradients()
+    for feature in range(3):
+        move = step * np.eye(3)[feature]
+        # A kernel of ReLU units has a kink where its samples meet: the mean of both sides is its slope there.
+        slopes = (model.predict(X + move) - model.predict(X - move)).reshape(40, columns) / (2.0 * step)
+        np.testing.assert_allclose(gradients[:, feature], slopes, atol=1e-4 * np.abs(gradients).max())
+    with pytest.raises(ValueError, match="input_gradients are for networks of infinite width"):
+        AdaptiveTangentRegressor((4,)).fit(X, Y[:, 0]).input_gradients()
+
+
+def test_many_features_take_no_prediction_each(rng, monkeypatch):
+    X = rng.standard_normal((40, 3000)) * np.where(np.arange(3000) == 5, 1.0, 0.01)
+    y = 3.0 * X[:, 5] + 0.1 * rng.standard_normal(40)
+    model = AdaptiveTangentRegressorCV(**SMALL, max_rounds=0).fit(X, y)
+    monkeypatch.setattr(AdaptiveTangentRegressor, "predict", lambda *args: pytest.fail("a prediction"))
+    assert np.argmax(pickle.loads(pickle.dumps(model)).feature_importances_) == 5
+
+
 def test_classes_have_slopes_and_no_refit_has_none():
     X, y = load_iris(return_X_y=True)
     model = AdaptiveTangentClassifierCV(**SMALL, max_rounds=0).fit(X, y)

@@ -32,7 +32,7 @@ from ..leave_one_out import left_out_together
 from ..linalg.transforms import ProductTransform
 from .all_or_nothing import all_or_nothing
 from .grid import chains_of, max_rounds_of, warn_of_unused
-from .importances import slope_importances
+from .importances import gradient_importances, slope_importances
 from .inputs import FoundLater, InputTransformer
 from .model import TangentModel
 
@@ -211,10 +211,14 @@ class AdaptiveTangentModelCV(InputTransformer):
         # Of a model without rounds the folds say that its inputs are best left alone.
         unmoved = FoundLater(lambda: ProductTransform(np.ones(X.shape[1])))
         self._input_transform = model._input_transform if n_rounds > 0 else unmoved
+        self._importances = FoundLater(lambda: self._importances_of(model, X, sample_weight))
+
+    def _importances_of(self, model: Any, X: Array, sample_weight: Array | None) -> Array:
+        """Importances of features to the chosen model: in closed form where it has gradients, else by differences."""
+        if isinstance(model, TangentModel) and model.has_input_gradients:
+            return gradient_importances(model.input_gradients(), X, sample_weight)
         classes = getattr(self, "classes_", None)
-        self._importances = FoundLater(
-            lambda: slope_importances(lambda Z: scores_of(model, Z, classes), X, sample_weight)
-        )
+        return slope_importances(lambda Z: scores_of(model, Z, classes), X, sample_weight)
 
     def kernel(self, X: ArrayLike, Y: ArrayLike | None = None) -> Array:
         """Kernel of the chosen model, as `AdaptiveTangentRegressor.kernel` has it."""

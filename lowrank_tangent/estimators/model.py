@@ -244,6 +244,36 @@ class TangentModel:
         check_is_fitted(self)
         return self._kernel(X, Y, self.initial_features_, lambda operator: operator)
 
+    @property
+    def has_input_gradients(self) -> bool:
+        """Whether predictions have gradients in closed form: at infinite width."""
+        check_is_fitted(self)
+        return self.features_.network.is_infinite
+
+    def input_gradients(self) -> Array:
+        """Gradients of the predictions with respect to the inputs, at the training points.
+
+        Costs about n³ operations for every layer and target, whatever the number of features.
+
+        Returns
+        -------
+        ndarray of shape (n, n_features, C)
+            Of scores, for classes; of logits, for ``loss="multinomial"``.
+
+        Raises
+        ------
+        ValueError
+            At finite width, where gates jump.
+        """
+        if not self.has_input_gradients:
+            raise ValueError(
+                "input_gradients are for networks of infinite width: at finite width gates jump, and slopes between "
+                "them say little. Take differences of predict, or widths of np.inf."
+            )
+        slopes = self.features_.input_gradients(list(self.coefs_))
+        seen = self.rounds_[-1].transforms[0][0]  # the network sees x M
+        return slopes if seen is None else seen.transposed.apply(slopes.transpose(0, 2, 1)).transpose(0, 2, 1)
+
     def _kernel(
         self,
         X: ArrayLike,
