@@ -1,6 +1,7 @@
 """Problems and references that several test files share."""
 
 import csv
+import fnmatch
 import importlib
 import sys
 from pathlib import Path
@@ -12,6 +13,48 @@ from lowrank_tangent.operators import LayerFactors, TangentOperator
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
+
+
+#: Tests of more than some two seconds whose kind a quicker one covers too: they are marked slow. `*` is anything.
+SLOW = (
+    "test_benchmarks.py::test_large_problems_take_the_same_fits_in_batches*",
+    "test_benchmarks.py::test_a_slower_version_is_found",
+    "test_benchmarks.py::test_deep_networks_layer_by_layer",
+    "test_benchmarks.py::test_error_curves_go_on_where_they_ended",
+    "test_benchmarks.py::test_growth_measures_every_point_once",
+    "test_benchmarks.py::test_screening_is_compared_on_the_same_samples",
+    "test_benchmarks.py::test_wider_grids_offer_what_they_say",
+    "test_choice.py::test_pixels_of_natural_images_do_not_fool_it",
+    "test_classes.py::test_a_step_that_fails_is_tried_with_a_fresh_preconditioner[[]network-*",
+    "test_equivalence.py::test_both_problems_have_one_value_and_one_prediction[[]interpolation-*-two layers-*",
+    "test_equivalence.py::test_both_problems_have_one_value_and_one_prediction[[]interpolation-3-*",
+    "test_equivalence.py::test_both_problems_have_one_value_and_one_prediction[[]interpolation-1-one layer-Joint*",
+    "test_equivalence.py::test_the_nuclear_norm_gives_unused_directions_up",
+    "test_estimators.py::test_every_penalty_by_name_or_instance[[]network-*",
+    "test_estimators.py::test_every_penalty_by_name_or_instance[[]shared-schatten*",
+    "test_interpolation.py::test_of_several_starts_one_that_meets_the_constraint_is_kept[[]None-*",
+    "test_model_selection.py::test_every_point_of_a_path_is_the_solution_from_scratch[[]penalty2*",
+    "test_multinomial.py::test_scikit_learn_compatibility[[]*solver='proximal'*check_classifiers_train*",
+    "test_multinomial.py::test_scikit_learn_compatibility[[]*solver='proximal'*check_sample_weight*",
+    "test_penalties.py::test_prox_of_a_convex_penalty_is_found_by_brute_force[[]JointPenalty*",
+    "test_penalties.py::test_proposition_three[[]JointPenalty(CustomPenalty*",
+    "test_reweighted.py::test_reweighted_reaches_a_stationary_point[[]network-*-Custom*",
+    "test_reweighted.py::test_reweighted_reaches_a_stationary_point[[]shared-3-Custom*",
+    "test_small_data.py::test_models_of_small_data_learn[[]True*",
+    "test_small_data.py::test_small_data_go_on_where_they_ended",
+    "test_small_data.py::test_the_papers_model_is_chosen_by_halving_where_there_are_many_samples",
+    "test_span.py::test_points_without_a_step_are_solutions[[]multinomial-3*",
+    "test_streaming.py::test_classifier_on_streams_and_in_single_precision[[]settings0-*-multinomial*",
+    "test_streaming.py::test_classifier_on_streams_and_in_single_precision[[]settings2-*",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the slow tests."""
+    for item in items:
+        name = item.nodeid.split("/", 1)[-1]
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 def dense_matrix(operator):
