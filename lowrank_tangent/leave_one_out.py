@@ -162,7 +162,9 @@ def left_out_together(X: Array, groups: ArrayLike | None = None) -> Array | None
     if groups is not None:
         _, named = np.unique(np.asarray(groups), return_inverse=True)
         # Samples are linked by what they are copies of and by their group: links may go on from one to the other.
-        links = coo_array((np.ones(n), (copies, n + named.reshape(n))), shape=(2 * n, 2 * n))
+        # SciPy 1.11 takes no indices of 64 bits here.
+        ends = copies.astype(np.int32), (n + named.reshape(n)).astype(np.int32)
+        links = coo_array((np.ones(n), ends), shape=(2 * n, 2 * n))
         numbers = connected_components(links, directed=False)[1][copies]
     return numbers if len(np.unique(numbers)) < n else None
 

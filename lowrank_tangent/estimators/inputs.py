@@ -17,6 +17,10 @@ from ..problem import StructuredRegression
 from ..rounds import Relinearisation
 from ..solvers import Solution
 
+#: Attributes that are dense matrices over the features, and the number of features up to which `dir` lists them.
+_DENSE = frozenset({"input_transform_", "input_metric_"})
+_FEW = 1000
+
 
 class FoundLater:
     """A value that is found when it is asked for, and before it is written to a pickle.
@@ -65,6 +69,12 @@ class InputTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     dtype: Any
     _input_transform: FoundLater
+
+    def __dir__(self) -> list[str]:
+        """Names of attributes; of many features without dense matrices, for displays read all that is listed."""
+        hidden = _DENSE if getattr(self, "n_features_in_", 0) > _FEW else frozenset()
+        # As scikit-learn does, without those that are not there; its own method would read the dense ones too.
+        return [name for name in object.__dir__(self) if name not in hidden and hasattr(self, name)]
 
     @property
     def input_transform_(self) -> Array:

@@ -122,7 +122,7 @@ def _call(function: Callable[[Any], Any], z: Array, name: str) -> Array:
         try:
             values = np.asarray(function(z))
             vectorised = values.shape == z.shape
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):  # of a function of numbers; of one entry in old NumPy
             vectorised = False
         if not vectorised:
             values = np.vectorize(_one_number(function), otypes=[object])(z)
