@@ -108,7 +108,7 @@ def check_target(y, operator):
     return y
 
 
-def weight_unit(sample_weight):
+def weight_scale(sample_weight):
     """A power of 4 near the mean weight where that is extreme, else 1: divisions by it and by its root are exact."""
     if sample_weight is None:
         return 1.0
@@ -118,7 +118,7 @@ def weight_unit(sample_weight):
 
 def check_target_scale(y, sample_weight=None):
     """Refuse targets of shape (n, C) whose squares overflow, or vanish: no certificate could say anything then."""
-    weighted = y if sample_weight is None else np.sqrt(sample_weight / weight_unit(sample_weight))[:, None] * y
+    weighted = y if sample_weight is None else np.sqrt(sample_weight / weight_scale(sample_weight))[:, None] * y
     largest = np.abs(weighted).max()
     least, limit = _TARGET_RANGE
     if largest > 0.0 and not least <= largest <= limit:

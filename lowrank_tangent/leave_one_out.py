@@ -32,7 +32,7 @@ class RidgePath:
         With sample weights and centring applied; row i·b + c for sample i and output c of a block of b.
     target : ndarray of shape (n, C)
         With the same weights and centring. Blocks have b = C, else b = 1 and all outputs share the kernel.
-    unit : ndarray of shape (n,), optional
+    direction : ndarray of shape (n,), optional
         Unit vector that the intercept takes out of every output: roots of the sample weights, normalised.
     sample_weight : ndarray of shape (n,), optional
         The weights; samples of weight 0 are not there.
@@ -46,22 +46,22 @@ class RidgePath:
     """
 
     def __init__(
-        self, kernel: Array, target: Array, unit: Array | None = None, sample_weight: Array | None = None
+        self, kernel: Array, target: Array, direction: Array | None = None, sample_weight: Array | None = None
     ) -> None:
         self._shape = target.shape
         weights = np.ones(len(target)) if sample_weight is None else sample_weight[sample_weight > 0.0]
         self._n_samples, self.alphas = len(weights), ALPHAS * np.mean(weights)
         self._block = len(kernel) // len(target)
         self._level = float(np.mean(np.diagonal(kernel)))
-        if unit is not None:
+        if direction is not None:
             # The direction of the intercept has the eigenvalue 0, which would drown small alphas in rounding. Nothing
             # of the target lies in it: any other eigenvalue serves as well.
-            kernel = kernel + self._level * np.kron(np.multiply.outer(unit, unit), np.eye(self._block))
+            kernel = kernel + self._level * np.kron(np.multiply.outer(direction, direction), np.eye(self._block))
         values, self._basis = np.linalg.eigh(kernel)
         self._values = np.maximum(values, 0.0)
         self.rounding = len(kernel) * _EPS * self._values.sum()
         self._coordinates = self._basis.T @ target.reshape(len(kernel), -1)
-        self._unit = np.zeros(len(target)) if unit is None else unit
+        self._direction = np.zeros(len(target)) if direction is None else direction
 
     def dual_coefs(self, alpha: float) -> Array:
         """(K + αI)⁻¹ y, shape (n, C)."""
@@ -92,7 +92,7 @@ class RidgePath:
         # What is not there has to go: the intercept, whose eigenvalue is the level, and samples of weight 0, whose
         # eigenvalue is 0.
         determinants = np.sum(np.log(values), axis=1) - (self._shape[0] - self._n_samples) * np.log(alphas)
-        if self._unit.any():
+        if self._direction.any():
             determinants -= np.log(self._level + alphas)
         if not sizes.any():
             return np.zeros(len(alphas))
@@ -106,30 +106,32 @@ class RidgePath:
             return np.zeros((len(dual), len(dual)))
         root = self._basis / np.sqrt(self._values + alpha)
         inverse = root @ root.T  # which NumPy knows to be symmetric: half the work
-        inverse -= np.multiply.outer(self._unit, self._unit / (self._level + alpha))
+        inverse -= np.multiply.outer(self._direction, self._direction / (self._level + alpha))
         return self._shape[1] * ((self._count / size) * (dual @ dual.T) - inverse)
 
     @property
     def _count(self) -> int:
         """Degrees of freedom of a column of targets."""
-        return self._n_samples - bool(self._unit.any())
+        return self._n_samples - bool(self._direction.any())
 
     def _residuals(self, alpha: float, together: list[Array]) -> Array:
         """Residuals of samples that are left out; `together` holds indices of groups, one array a size."""
         shrinkage = alpha / (self._values + alpha)
         residuals = alpha * self.dual_coefs(alpha)
         of_intercept = alpha / (self._level + alpha)
-        rows = self._basis.reshape(len(self._unit), self._block, -1)
+        rows = self._basis.reshape(len(self._direction), self._block, -1)
         # What the fit leaves of a change of y_i at i; nothing is left to predict of a sample that alone decides.
         if self._block == 1:
-            left = self._basis**2 @ shrinkage - of_intercept * self._unit**2
+            left = self._basis**2 @ shrinkage - of_intercept * self._direction**2
             found = residuals / np.maximum(left, _EPS * alpha)[:, None]
         else:
-            found = _left_out(rows[:, None], self._unit[:, None], residuals[:, None], shrinkage, alpha, of_intercept)[
-                :, 0
-            ]
+            found = _left_out(
+                rows[:, None], self._direction[:, None], residuals[:, None], shrinkage, alpha, of_intercept
+            )[:, 0]
         for group in together:
-            found[group] = _left_out(rows[group], self._unit[group], residuals[group], shrinkage, alpha, of_intercept)
+            found[group] = _left_out(
+                rows[group], self._direction[group], residuals[group], shrinkage, alpha, of_intercept
+            )
         return found
 
 
@@ -169,14 +171,16 @@ def left_out_together(X: Array, groups: ArrayLike | None = None) -> Array | None
     return numbers if len(np.unique(numbers)) < n else None
 
 
-def _left_out(rows: Array, unit: Array, residuals: Array, shrinkage: Array, alpha: float, of_intercept: float) -> Array:
+def _left_out(
+    rows: Array, direction: Array, residuals: Array, shrinkage: Array, alpha: float, of_intercept: float
+) -> Array:
     """Residuals of groups of m samples that are left out, shape (g, m, C).
 
     Parameters
     ----------
     rows : ndarray of shape (g, m, b, k)
         Of the eigenvectors, b = C for blocks, else 1.
-    unit : ndarray of shape (g, m)
+    direction : ndarray of shape (g, m)
     residuals : ndarray of shape (g, m, C)
         With them.
     shrinkage : ndarray of shape (k,)
@@ -185,7 +189,7 @@ def _left_out(rows: Array, unit: Array, residuals: Array, shrinkage: Array, alph
     g, m, block, _ = rows.shape
     flat = rows.reshape(g, m * block, -1)
     left = (flat * shrinkage) @ flat.transpose(0, 2, 1)
-    centre = of_intercept * unit[:, :, None] * unit[:, None, :]
+    centre = of_intercept * direction[:, :, None] * direction[:, None, :]
     left += _EPS * alpha * np.eye(m * block) - np.kron(centre, np.eye(block))
     return np.linalg.solve(left, residuals.reshape(g, m * block, -1)).reshape(residuals.shape)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ._checks import check_adaptivity, check_number, check_sample_weight, check_target, weight_unit
+from ._checks import check_adaptivity, check_number, check_sample_weight, check_target, weight_scale
 from ._types import Array, ArrayLike, Coefs
 from .certificate import Certificate
 from .leave_one_out import RidgePath
@@ -29,9 +29,9 @@ from .operators import Operator
 from .penalties import LayeredPenalty, ScaledPenalty, get_penalty
 from .precision import centred_rows, finite_kernel, in_double_precision
 
-#: A dual candidate on the boundary of a barrier has the value −inf; it is pulled this far inside.
+#: The dual objective is −inf on the boundary of its domain. Dual points end at this share of the way there.
 _INSIDE = 1.0 - 1e-12
-#: Singular values below this share of the largest are zeros that rounding has moved.
+#: Singular values below this share of the largest count as 0: rounding alone makes them so large.
 _RANK_TOL = 1e-12
 
 
@@ -110,25 +110,25 @@ class StructuredRegression:
         self.target = centred_rows(self.design, self.y)
         self.ridge_path: RidgePath | None = None
 
-    def in_units(self) -> tuple[StructuredRegression, float, float]:
+    def rescaled(self) -> tuple[StructuredRegression, float, float]:
         """The same problem with weights near 1, if they are extreme; itself if they are not.
 
         Returns
         -------
         problem : StructuredRegression
-            With weights and alpha divided by a unit, and so the same coefficients.
-        unit, dual_unit : float
+            With weights and alpha divided by a scale, and so the same coefficients.
+        scale, dual_scale : float
             Factors that its objective and its dual points are to be multiplied by.
         """
-        unit = weight_unit(self.sample_weight)
-        if unit == 1.0:
+        scale = weight_scale(self.sample_weight)
+        if scale == 1.0:
             return self, 1.0, 1.0
         problem = copy.copy(self)
-        problem.alpha, problem.sample_weight = self.alpha / unit, self.sample_weight / unit
+        problem.alpha, problem.sample_weight = self.alpha / scale, self.sample_weight / scale
         problem.loss = self.loss.bound(problem.sample_weight, self.fit_intercept)
         problem.design = problem.loss.design(self.operator)
         problem.target, problem.ridge_path = centred_rows(problem.design, self.y), None
-        return problem, unit, math.sqrt(unit) if self.loss.is_quadratic else unit
+        return problem, scale, math.sqrt(scale) if self.loss.is_quadratic else scale
 
     def reduced(self) -> tuple[StructuredRegression, Callable[[Coefs], Coefs], Callable[[Coefs], Coefs]]:
         """The same problem on the span of the factors, and the maps of its coefficients to this one's and back.
@@ -171,12 +171,12 @@ class StructuredRegression:
         """
         with in_double_precision(self):
             kernel = finite_kernel(self.design)
-        unit = None
+        direction = None
         if self.fit_intercept:
             roots = np.ones(self.design.n_samples) if self.sample_weight is None else np.sqrt(self.sample_weight)
-            unit = roots / np.linalg.norm(roots)
+            direction = roots / np.linalg.norm(roots)
         problem = copy.copy(self)
-        problem.ridge_path = RidgePath(kernel, self.target, unit, self.sample_weight)
+        problem.ridge_path = RidgePath(kernel, self.target, direction, self.sample_weight)
         return problem
 
     def with_strength(self, alpha: float, adaptivity: Any) -> StructuredRegression:

@@ -106,24 +106,24 @@ def solve(
     if isinstance(method, str) and method == "auto":
         method = choose(problem)
     run, limit = capable(method, problem)
-    problem, unit, dual_unit = problem.in_units()
+    problem, scale, dual_scale = problem.rescaled()
     max_iter = limit if max_iter is None else _check_count(max_iter, "max_iter", 0)
     n_init = _check_count(n_init, "n_init", 1)
     reduced, expand, compress = problem.reduced()
-    starts = [None if warm_start is None else _starting_point(warm_start, problem, dual_unit, compress)]
+    starts = [None if warm_start is None else _starting_point(warm_start, problem, dual_scale, compress)]
     if not problem.spectral.is_convex:
         # Not the numbers that the same seed gave to the weights of a network.
         rng = generator(draw_seed(generator(random_state)))
         starts += [(random_start(reduced, rng), None) for _ in range(n_init - 1)]
     solutions = []
     for start in starts:
-        monitor = Monitor(tol, verbose, callback, unit)
+        monitor = Monitor(tol, verbose, callback, scale)
         with in_double_precision(reduced):
             solutions.append(solve_from(start, reduced, run, max_iter, monitor))
         if monitor.is_stopped:
             break
     best = min(solutions, key=lambda solution: (max(solution.constraint_residual, tol), solution.objective))
-    return replace(best.in_units(unit, dual_unit), coefs=expand(best.coefs), method=name_of(method))
+    return replace(best.rescaled(scale, dual_scale), coefs=expand(best.coefs), method=name_of(method))
 
 
 def solve_from(
@@ -192,7 +192,7 @@ def _check_count(value: Any, name: str, least: int) -> int:
 
 
 def _starting_point(
-    warm_start: Any, problem: StructuredRegression, dual_unit: float, compress: Callable[[Coefs], Coefs]
+    warm_start: Any, problem: StructuredRegression, dual_scale: float, compress: Callable[[Coefs], Coefs]
 ) -> tuple[Coefs, Array]:
     """Coefficients and dual point to start from, checked, in the coordinates of the reduced problem."""
     known = isinstance(warm_start, Solution)
@@ -202,7 +202,7 @@ def _starting_point(
             f"warm_start must be a Solution or a finite dual point of shape {problem.target.shape}; "
             f"got shape {dual.shape}."
         )
-    dual = problem.project(dual / dual_unit)
+    dual = problem.project(dual / dual_scale)
     if problem.spectral.is_convex:
         dual, _ = problem.best_multiple(dual)
     coefs = warm_start.coefs if known else problem.primal_of(dual)

@@ -70,7 +70,8 @@ class Solution:
     converged : bool
         Whether ``dual_gap <= tol``, without a gap ``stationarity <= tol``, and ``constraint_residual <= tol``.
     message : str
-        Why the solver stopped, by the figures of its history; those above are computed anew from the point.
+        Why the solver stopped. It refers to the solver's own figures, in `history`; the figures above are those of the
+        returned point, computed anew.
     method : str
     history : list of Iteration
     """
@@ -90,15 +91,15 @@ class Solution:
     method: str
     history: list[Iteration] = field(repr=False)
 
-    def in_units(self, unit: float, dual_unit: float) -> Solution:
-        """That of a problem whose objective is so many times as large, see `StructuredRegression.in_units`."""
-        if unit == 1.0:
+    def rescaled(self, scale: float, dual_scale: float) -> Solution:
+        """That of a problem whose objective is so many times as large, see `StructuredRegression.rescaled`."""
+        if scale == 1.0:
             return self
         return replace(
             self,
-            dual=dual_unit * self.dual,
-            objective=unit * self.objective,
-            dual_objective=unit * self.dual_objective,
+            dual=dual_scale * self.dual,
+            objective=scale * self.objective,
+            dual_objective=scale * self.dual_objective,
         )
 
 
@@ -113,15 +114,15 @@ class Monitor:
         0 is silent; 1 shows a progress bar with it.
     callback : callable, optional
         Called with each `Iteration`; a true return value stops the solver.
-    unit : float, default=1.0
+    scale : float, default=1.0
         What objectives are multiplied by in the history.
     """
 
     def __init__(
-        self, tol: float, verbose: int = 0, callback: Callable[[Iteration], Any] | None = None, unit: float = 1.0
+        self, tol: float, verbose: int = 0, callback: Callable[[Iteration], Any] | None = None, scale: float = 1.0
     ) -> None:
         self.tol = tol
-        self._unit = unit
+        self._scale = scale
         self.history: list[Iteration] = []
         #: Whether the callback has asked to stop.
         self.is_stopped = False
@@ -134,8 +135,8 @@ class Monitor:
         row = Iteration(
             iteration,
             time.perf_counter() - self._start,
-            self._unit * certificate.objective,
-            self._unit * certificate.dual_objective,
+            self._scale * certificate.objective,
+            self._scale * certificate.dual_objective,
             certificate.dual_gap,
             certificate.stationarity,
         )

@@ -33,8 +33,8 @@ def solve_path(problem, alphas, adaptivities, tol, visit):
     visit : callable
         Called with (problem, solution) for each.
     """
-    plain, (problem, unit, dual_unit) = problem, problem.in_units()
-    alphas = [alpha / unit for alpha in alphas]
+    plain, (problem, scale, dual_scale) = problem, problem.rescaled()
+    alphas = [alpha / scale for alpha in alphas]
     reduced, expand, _ = problem.reduced()
     solvers, passed_on = {}, []
     for adaptivity, following in zip(adaptivities, [*adaptivities[1:], None], strict=True):
@@ -55,13 +55,13 @@ def solve_path(problem, alphas, adaptivities, tol, visit):
         for alpha in alphas:
             point = reduced.with_strength(alpha, adaptivity)
             with in_double_precision(point):
-                solution = solve_from(known.at(point, tol), point, run, max_iter, Monitor(tol, unit=unit))
+                solution = solve_from(known.at(point, tol), point, run, max_iter, Monitor(tol, scale=scale))
             latest = KnownSolution(point, solution)
             known.add(latest)
             passed_on = sorted([latest, *passed_on], key=lambda one: abs(_log_ratio(one.alpha, handover)))[:_PASSED_ON]
             visit(
-                plain.with_strength(alpha * unit, adaptivity),
-                replace(solution.in_units(unit, dual_unit), coefs=expand(solution.coefs), method=method),
+                plain.with_strength(alpha * scale, adaptivity),
+                replace(solution.rescaled(scale, dual_scale), coefs=expand(solution.coefs), method=method),
             )
 
 
