@@ -25,7 +25,7 @@ from .interpolation import by_multipliers
 from .solution import Monitor, WarmStart
 
 #: A triple (θ, M1, M2) a layer.
-Variables: TypeAlias = "list[tuple[Array, Array, Array]]"
+Variables: TypeAlias = list[tuple[Array, Array, Array]]
 
 #: A price with a slope at z = 1 has a kink there, where optimal transforms have most of their singular values. It is
 #: rounded off within these distances of 1, one after the other, each time from the last solution.

@@ -12,11 +12,6 @@ from .._types import Array, Coefs
 from ..certificate import Certificate
 from ..problem import StructuredRegression
 
-#: What a solver starts from: coefficients and a dual point, if there is one.
-WarmStart: TypeAlias = "tuple[Coefs, Array | None] | None"
-#: Called with (problem, monitor, max_iter, warm_start); returns (coefs, dual, message).
-SolverFunction: TypeAlias = "Callable[[StructuredRegression, Monitor, int, WarmStart], tuple[Coefs, Array, str]]"
-
 
 class Iteration(NamedTuple):
     """One row of a solver's history.
@@ -154,6 +149,12 @@ class Monitor:
         """Close the progress bar."""
         if self._bar is not None:
             self._bar.close()
+
+
+#: What a solver starts from: coefficients and a dual point, if there is one.
+WarmStart: TypeAlias = tuple[Coefs, Array | None] | None
+#: Called with (problem, monitor, max_iter, warm_start); returns (coefs, dual, message).
+SolverFunction: TypeAlias = Callable[[StructuredRegression, Monitor, int, WarmStart], tuple[Coefs, Array, str]]
 
 
 class _Progress:
