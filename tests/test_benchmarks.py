@@ -344,3 +344,18 @@ def test_outliers_are_clipped_to_the_range_of_the_training_samples(load, rows_of
         assert f"{np.mean(values):.3g} ± {np.std(values, ddof=1):.2g}" in printed["gated"]
     worst = max(rows, key=lambda row: float(row["one_sample"]))
     assert f"{float(worst['one_sample']):.0%}, at {float(worst['its_largest_input']):.3g}" in printed["gated"]
+
+
+def test_the_cost_model_is_measured_and_put_back(load, rows_of, capsys):
+    costs = load("cost_model").costs
+    before = {name: value for name, value in vars(costs).items() if name.isupper()}
+    rows = rows_of("cost_model", "--quick", "--n", 100, "--repeats", 1, "--pairs", 1, "--problems", 1)
+    assert {name: value for name, value in vars(costs).items() if name.isupper()} == before
+    measured = {row["name"]: row["measured"] for row in rows if row["what"] == "constant"}
+    assert measured.keys() < before.keys()
+    assert {"WAIT", "COLUMN", "ENTRY", "CHOLESKY_ENTRY", "SMALL", "CALL_OVERHEAD", "PAIR_ENTRY"} < measured.keys()
+    assert float(measured["CALL_OVERHEAD"]) > 0.0
+    assert len(measured["EXACT_PRODUCTS"].split(" / ")) == 3
+    printed = tables_in(capsys.readouterr().out)
+    assert printed["KERNEL_SAMPLES"] == ["1.2e+04", "kept"]
+    assert sum(row["what"] == "seconds" for row in rows) == len(load("growth").STRENGTHS)
