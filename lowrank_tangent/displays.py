@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.preprocessing import LabelBinarizer
 
-from ._types import Array, ArrayLike
+from ._types import Array
 from .theory import alignment, label_kernel
 
 
@@ -30,9 +30,7 @@ class KernelAlignmentDisplay:
         self.kernels = kernels
 
     @classmethod
-    def from_estimator(
-        cls, estimator: Any, X: ArrayLike, y: ArrayLike, max_samples: int = 400
-    ) -> KernelAlignmentDisplay:
+    def from_estimator(cls, estimator: Any, X: Any, y: Any, max_samples: int = 400) -> KernelAlignmentDisplay:
         """Compute and draw the kernels of a fitted estimator.
 
         Parameters

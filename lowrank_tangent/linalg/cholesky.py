@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .._types import Array
+
 #: Rows of a diagonal block that is factorised and inverted by halves, and rows below which LAPACK does both.
 _BLOCK = 192
 _LEAF = 64
@@ -29,9 +31,9 @@ class CholeskyFactor:
         If the matrix is not positive definite in the precision it has.
     """
 
-    def __init__(self, matrix):
+    def __init__(self, matrix: Array) -> None:
         self._lower = matrix
-        self._inverses = []
+        self._inverses: list[tuple[int, int, Array]] = []
         n = len(matrix)
         for start in range(0, n, _BLOCK):
             stop = min(start + _BLOCK, n)
@@ -43,7 +45,7 @@ class CholeskyFactor:
             below[:] = below @ inverse.T
             self._inverses.append((start, stop, inverse))
 
-    def solve(self, rhs):
+    def solve(self, rhs: Array) -> Array:
         """x for one or several right-hand sides, shape (n,) or (n, k)."""
         x = np.array(rhs, dtype=self._lower.dtype)
         for start, stop, inverse in self._inverses:
@@ -53,7 +55,7 @@ class CholeskyFactor:
             x[:start] -= (part.T @ self._lower[start:stop, :start]).T  # whole rows of L, as they lie in memory
         return x
 
-    def inverse(self):
+    def inverse(self) -> Array:
         """K⁻¹ = L⁻ᵀ L⁻¹, shape (n, n). Costs 2 n³/3 operations."""
         n = len(self._lower)
         half = np.zeros((n, n), dtype=self._lower.dtype)
@@ -67,7 +69,7 @@ class CholeskyFactor:
         return whole
 
 
-def _factorise(matrix):
+def _factorise(matrix: Array) -> Array:
     """Replace the lower triangle by L; returns L⁻¹."""
     n = len(matrix)
     if n <= _LEAF:

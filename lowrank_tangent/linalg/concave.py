@@ -8,9 +8,12 @@ the function lies below its secants where these are extended.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
+from .._types import Array
 
 #: Relative distance to the limit of the nearest point, and points from 0 to it that the search begins with, ...
 _NEAREST = 1e-12
@@ -32,7 +35,7 @@ class _Node(NamedTuple):
     value: float
 
 
-def concave_maximum(function, limit, guess):
+def concave_maximum(function: Callable[[Array], Array], limit: float, guess: float) -> tuple[float, float]:
     """Where on [0, limit) a concave function is largest, and that value.
 
     Parameters
@@ -49,7 +52,8 @@ def concave_maximum(function, limit, guess):
     """
     if limit == 0.0:
         return 0.0, float(function(np.zeros(1))[0])
-    candidates, nodes = list(_GRID), []
+    candidates: list[float] = list(_GRID)
+    nodes: list[_Node] = []
     if guess < limit:
         centre = -math.log1p(-guess / limit)
         candidates += [min(max(centre + shift, 0.0), _GRID[-1]) for shift in (-_AROUND, 0.0, _AROUND)]
@@ -69,7 +73,7 @@ def concave_maximum(function, limit, guess):
     return nodes[best].point, nodes[best].value
 
 
-def _upper_bound(nodes, i):
+def _upper_bound(nodes: list[_Node], i: int) -> float:
     """What no value between two neighbours, i and i + 1, exceeds: the secants on both sides, extended."""
     low, high = nodes[i : i + 2]
     width, bounds = high.point - low.point, [math.inf]
@@ -80,11 +84,11 @@ def _upper_bound(nodes, i):
     return min(bounds)
 
 
-def _slope(one, other):
+def _slope(one: _Node, other: _Node) -> float:
     return (other.value - one.value) / (other.point - one.point)
 
 
-def _candidates(low, best, high):
+def _candidates(low: _Node, best: _Node, high: _Node) -> list[float]:
     """Halves of both sides of a bracket, and around the vertex of its parabola; none next to points that it has."""
     left, right = best.x - low.x, high.x - best.x
     found = [best.x - 0.5 * left, best.x + 0.5 * right]

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from .._types import Array
+
 #: How many times longer one side is where a QR decomposition pays.
 _LONG = 4
 
 
-def singular_values(matrix):
+def singular_values(matrix: Array) -> Array:
     """Singular values of a matrix, largest first."""
     tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
     if tall.shape[0] >= _LONG * tall.shape[1]:
@@ -24,7 +26,7 @@ def singular_values(matrix):
     return np.linalg.svd(tall, compute_uv=False)
 
 
-def thin_svd(matrix):
+def thin_svd(matrix: Array) -> tuple[Array, Array, Array]:
     """Thin SVD: u, singular values, and vᵀ, with ``matrix = (u * values) @ vt``."""
     rows, columns = matrix.shape
     if rows >= _LONG * columns:

@@ -5,7 +5,12 @@ Each function is known on a grid; every local minimum of the grid is refined, an
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
+
+from .._types import Array
 
 #: Stretches z − 1 from rounding to far beyond any use, sixteen points a decade; 64 where prices have their shape, so
 #: that local minima 10 % apart are told from each other.
@@ -25,7 +30,13 @@ _CHUNK = 4096
 _STEP = 1e-3
 
 
-def minimise(count, function, grid, table, slope=None):
+def minimise(
+    count: int,
+    function: Callable[[Array, Array], Array],
+    grid: Array,
+    table: Callable[[Array], Array],
+    slope: Callable[[Array, Array], Array] | None = None,
+) -> tuple[Array, Array]:
     """Minimiser and minimum of many functions of one variable.
 
     Parameters
@@ -54,14 +65,14 @@ def minimise(count, function, grid, table, slope=None):
         row, point = np.nonzero((values <= padded[:, :-2]) & (values <= padded[:, 2:]) & np.isfinite(values))
         low, high = grid[np.maximum(point - 1, 0)], grid[np.minimum(point + 1, len(grid) - 1)]
         rows = chunk[row]
-        found = golden_section(lambda t, rows=rows: function(rows, t), low, high)
+        found = golden_section(functools.partial(function, rows), low, high)
         reached = function(rows, found)
         # A kink or an end of the grid may beat the point that was found between its neighbours.
         found, reached = _better(grid[point], values[row, point], found, reached)
         if slope is not None:
             reach = _FLAT * np.abs(found)
             polished = increasing_root(
-                lambda t, rows=rows: slope(rows, t), np.maximum(found - reach, low), np.minimum(found + reach, high)
+                functools.partial(slope, rows), np.maximum(found - reach, low), np.minimum(found + reach, high)
             )
             found, reached = _better(polished, function(rows, polished) - _ROUNDING * np.abs(reached), found, reached)
         order = np.lexsort((reached, row))
@@ -70,13 +81,13 @@ def minimise(count, function, grid, table, slope=None):
     return x, value
 
 
-def _better(x, value, other, other_value):
+def _better(x: Array, value: Array, other: Array, other_value: Array) -> tuple[Array, Array]:
     """The point with the lower value, and that value."""
     keep = value <= other_value
     return np.where(keep, x, other), np.where(keep, value, other_value)
 
 
-def golden_section(function, low, high):
+def golden_section(function: Callable[[Array], Array], low: Array, high: Array) -> Array:
     """Minimisers of functions with one minimum between `low` and `high`, arrays of the shape that `function` takes."""
     left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
     at_left, at_right = function(left), function(right)
@@ -90,7 +101,7 @@ def golden_section(function, low, high):
     return np.where(at_left <= at_right, left, right)
 
 
-def increasing_root(function, low, high):
+def increasing_root(function: Callable[[Array], Array], low: Array, high: Array) -> Array:
     """Where functions turn from negative to positive between `low` and `high`; the nearer end where they do not."""
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
@@ -99,7 +110,7 @@ def increasing_root(function, low, high):
     return high
 
 
-def difference_quotient(function, z, end=np.inf):
+def difference_quotient(function: Callable[[Array], Array], z: Array, end: float = np.inf) -> Array:
     """Derivative of a function of z ≠ 1 by differences of fourth order that reach neither z = 1 nor its `end`."""
     step = _STEP * np.minimum(np.abs(z - 1.0), end - z)
     # Steps that are exact in floating point: dividing by what was really added.

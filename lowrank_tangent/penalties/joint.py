@@ -155,7 +155,7 @@ class _OwnParts(_Parts):
 
     def slope(self, z: ArrayLike) -> Array:
         """ω'(z) = λ / z, the marginal price of both sides."""
-        return self._shared(z)[3] / z
+        return self._shared(z)[3] / stretches(z)
 
     def stretch(self, v: ArrayLike) -> Array:
         """Stretch z1 z2 at which the effective penalty is attained."""

@@ -127,6 +127,8 @@ class PowerPenalty(EqualSides):
         Power of the price. The effective penalty is convex for p ≥ 2.
     """
 
+    p: float
+
     def __init__(self, p: float = 2) -> None:
         if isinstance(p, (bool, np.bool_)) or not isinstance(p, Real):
             raise TypeError(f"p must be a real number >= 1; got {p!r}.")

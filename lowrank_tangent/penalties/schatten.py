@@ -27,6 +27,7 @@ class SchattenPenalty(SpectralPenalty):
     """
 
     is_smooth = False
+    q: float
 
     def __init__(self, q: float = 0.5) -> None:
         if isinstance(q, (bool, np.bool_)) or not isinstance(q, Real):
