@@ -130,7 +130,7 @@ class _EqualParts(EqualSides, _Parts):
     def slope(self, z: ArrayLike) -> Array:
         """ω'(z)."""
         w = stretches(z) ** (1.0 / self.n_sides)
-        return self.price.slope(w) * w / z
+        return self.price.slope(w) * w / stretches(z)
 
     def split(self, v: ArrayLike) -> tuple[Array, Array]:
         """Equal factors, or the whole stretch on the side that may move."""
