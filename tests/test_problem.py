@@ -172,7 +172,11 @@ Y = np.arange(6.0)
         ({"y": np.ones(6, complex)}, TypeError, "y must hold real numbers"),
         ({"y": Y * 1e120}, ValueError, r"the largest value of y is 5.0e\+120; between 1e-100 and 1e\+100"),
         ({"y": Y * 1e-170}, ValueError, "the largest value of y is 5.0e-170.* Divide y by its standard deviation"),
-        ({"sample_weight": np.full(6, 1e-250)}, ValueError, "times the root of sample_weight is 5.0e-125"),
+        (
+            {"y": Y * 1e-90, "sample_weight": np.full(6, 1e-30)},
+            ValueError,
+            "times the root of sample_weight is 5.0e-105",
+        ),
         ({"alpha": 0.0}, ValueError, "alpha must be a finite number > 0; got 0.0"),
         ({"alpha": -1.0}, ValueError, "alpha must be a finite number > 0"),
         ({"alpha": np.inf}, ValueError, "alpha must be a finite number > 0"),
