@@ -318,9 +318,9 @@ class StructuredRegression:
         dual : ndarray of shape (n, C), optional
             r; by default the `residual`.
         """
-        pull = self.design.rmatvec(self.residual(coefs) if dual is None else dual)
+        correlation = self.design.rmatvec(self.residual(coefs) if dual is None else dual)
         miss, size = 0.0, 0.0
-        for gradient, coef, penalty in zip(pull, coefs, self.spectral, strict=True):
+        for gradient, coef, penalty in zip(correlation, coefs, self.spectral, strict=True):
             u, v, vt = thin_svd(coef)
             used = v > _RANK_TOL * v[0]
             u, v, vt = u[:, used], v[used], vt[used]

@@ -209,9 +209,13 @@ class JointProblem:
         loss = self.problem.loss_at(self.coefs(variables))
         value, gradients = loss.value, []
         layers = zip(variables, design.rmatvec(loss.residual), self._sides, self.problem.spectral, strict=True)
-        for (theta, m1, m2), pull, sides, layer in layers:
+        for (theta, m1, m2), correlation, sides, layer in layers:
             value += 0.5 * alpha * np.sum(theta**2)
-            triple = [alpha * theta - m1.T @ pull @ m2.T, -pull @ (theta @ m2).T, -(m1 @ theta).T @ pull]
+            triple = [
+                alpha * theta - m1.T @ correlation @ m2.T,
+                -correlation @ (theta @ m2).T,
+                -(m1 @ theta).T @ correlation,
+            ]
             weight = 0.5 * alpha * layer.sqrt_mu**2
             for k, (matrix, side) in enumerate(zip((m1, m2), sides, strict=True), start=1):
                 if side is None:

@@ -70,7 +70,7 @@ def solve_proximal(
                 message = f"max_iter={max_iter} reached"
                 break
         here = loss.at(target, ahead_prediction)
-        pull = design.rmatvec(here.residual)
+        correlation = design.rmatvec(here.residual)
         lipschitz *= _RELAX
         while True:
             weight = 0.5 * problem.alpha / lipschitz
@@ -78,7 +78,7 @@ def solve_proximal(
                 raise FloatingPointError("step lengths leave double precision")
             new = [
                 _shrink(b + g / lipschitz, penalty, weight)
-                for b, g, penalty in zip(ahead, pull, problem.spectral, strict=True)
+                for b, g, penalty in zip(ahead, correlation, problem.spectral, strict=True)
             ]
             new_prediction = design.matvec(new)
             travelled = sum(np.sum((b - a) ** 2) for b, a in zip(new, ahead, strict=True))

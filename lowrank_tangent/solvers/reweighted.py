@@ -68,9 +68,9 @@ def solve_reweighted(
         _lower(PrimalPoint(problem, problem.design.zeros(), np.zeros_like(problem.target)), point),
     )
     for iteration in range(max_iter + 1):
-        pull = problem.design.rmatvec(point.residual)
-        downhill = [matrix - layer.gradient for layer, matrix in zip(point.layers, pull, strict=True)]
-        stationarity = math.sqrt(inner_product(downhill, downhill) / (inner_product(pull, pull) or 1.0))
+        correlation = problem.design.rmatvec(point.residual)
+        downhill = [matrix - layer.gradient for layer, matrix in zip(point.layers, correlation, strict=True)]
+        stationarity = math.sqrt(inner_product(downhill, downhill) / (inner_product(correlation, correlation) or 1.0))
         if stationarity >= best:
             point, message = last, _NO_PROGRESS
             break
@@ -138,9 +138,9 @@ class Majoriser:
         """``E = (D + A*A)⁻¹ X`` for one matrix X a layer, with A E and A*A E, which come for free."""
         design = self._problem.design
         prediction = self._dual(design.matvec(self._inverse(matrices)))
-        pull = design.rmatvec(prediction)
-        change = self._inverse([x - a for x, a in zip(matrices, pull, strict=True)])
-        return change, prediction, pull
+        correlation = design.rmatvec(prediction)
+        change = self._inverse([x - a for x, a in zip(matrices, correlation, strict=True)])
+        return change, prediction, correlation
 
     def minimiser(self) -> Coefs:
         """The coefficients at its minimum."""
@@ -188,13 +188,13 @@ def _directions(
 ) -> tuple[tuple[Coefs, Array], tuple[Coefs, Array]]:
     """The step of iteratively reweighted least squares and the truncated Newton step, each with its A dB."""
     residual = downhill
-    change, prediction, pull = majoriser.solve(residual)
+    change, prediction, correlation = majoriser.solve(residual)
     first = change, prediction
     energy = goal = inner_product(residual, change)
     goal *= forcing**2
     total, total_prediction = [np.zeros_like(matrix) for matrix in change], np.zeros_like(prediction)
     for inner in range(_MAX_INNER):
-        image = [h + a for h, a in zip(point.apply_curvature(change), pull, strict=True)]
+        image = [h + a for h, a in zip(point.apply_curvature(change), correlation, strict=True)]
         curvature = inner_product(change, image)
         if curvature <= _LEAST_CURVATURE * energy:
             return first, (first if inner == 0 else (total, total_prediction))
@@ -202,14 +202,14 @@ def _directions(
         total = [a + length * b for a, b in zip(total, change, strict=True)]
         total_prediction = total_prediction + length * prediction
         residual = [a - length * b for a, b in zip(residual, image, strict=True)]
-        fresh, fresh_prediction, fresh_pull = majoriser.solve(residual)
+        fresh, fresh_prediction, fresh_correlation = majoriser.solve(residual)
         previous, energy = energy, inner_product(residual, fresh)
         if not energy > max(goal, 0.0):
             break
         inertia = energy / previous
         change = [a + inertia * b for a, b in zip(fresh, change, strict=True)]
         prediction = fresh_prediction + inertia * prediction
-        pull = [a + inertia * b for a, b in zip(fresh_pull, pull, strict=True)]
+        correlation = [a + inertia * b for a, b in zip(fresh_correlation, correlation, strict=True)]
     return first, (total, total_prediction)
 
 

@@ -258,7 +258,7 @@ def _identities(problem: StructuredRegression, solution: Solution, prediction: A
     dual = solution.dual if problem.loss.is_constraint else problem.residual(solution.coefs)
     adaptation = adapt(problem, solution)
     triples = zip(adaptation.theta, adaptation.left, adaptation.right, design.rmatvec(dual), strict=True)
-    differences = [theta - m2.apply(m1.apply(pull.T).T) / alpha for theta, m1, m2, pull in triples]
+    differences = [theta - m2.apply(m1.apply(correlation.T).T) / alpha for theta, m1, m2, correlation in triples]
     missed = np.sqrt(
         sum(np.sum(part**2) for part in differences) / max(sum(np.sum(t**2) for t in adaptation.theta), _TINY)
     )

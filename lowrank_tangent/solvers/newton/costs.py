@@ -1,6 +1,6 @@
 """The cost model: constants by which Newton's method chooses between ways of doing the same.
 
-The unit is one floating-point operation of a large matrix product in double precision. benchmarks/cost_model.py
+The unit is one floating-point operation of a large matrix product in the precision at hand. benchmarks/cost_model.py
 measures what can be measured of them on the machine that it runs on.
 """
 
