@@ -28,6 +28,8 @@ class LossCase:
 
     def __init__(self, loss: Loss, target: Array | None, seed: int) -> None:
         self.loss, rng = loss, np.random.default_rng(seed)
+        #: Attributes of the loss before any check.
+        self.given = dict(vars(loss))
         if target is not None:
             self.targets = [np.asarray(target, dtype=np.float64)]
         elif loss.has_probabilities:

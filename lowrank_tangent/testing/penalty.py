@@ -24,6 +24,10 @@ _ROUNDING = 1e-14
 _DIFFERENCES = 1e-4
 #: Singular values of a fine grid for the check of convexity.
 _DENSE = np.logspace(-2, 3, 6001)
+#: A singular value at which the slope of an effective penalty has nearly reached its limit, if it has one.
+_STEEP, _NEARLY = 1e9, 0.95
+#: Domains that end farther out than this are those of a price that is known so far alone.
+_LARGE = 1e3
 #: Scales at which nothing may overflow, vanish or fall.
 _EXTREMES = np.array([0.0, 1e-300, 1e-150, 1e-100, 1e-8, 1e-3, 1.0, 1e3])
 _FAR = np.array([1e8, 1e100, 1e150])
@@ -194,6 +198,10 @@ def _domain(case: Prices, rng: np.random.Generator) -> None:
     )
     expect(np.isfinite(case.penalty.conjugate(_dual_points(case, rng))).all(), "ω̃*(u) is infinite inside its domain")
     if np.isfinite(domain):
+        if domain < _LARGE:
+            last = float(case.penalty.derivative(_STEEP))
+            reached = f"ω̃' reaches {last:.6g} at v = {_STEEP:.0e}, and the domain of ω̃* must end at its limit"
+            expect(last >= _NEARLY * domain, f"{reached}; it ends at {domain:.6g}")
         outside = np.asarray(case.penalty.conjugate(domain * np.array([1.0 + 1e-6, 2.0, 1e3])))
         expect((outside == np.inf).all(), f"ω̃*(u) must be +inf beyond its domain {domain:.6g}; got {outside.tolist()}")
 
