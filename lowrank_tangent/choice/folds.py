@@ -20,7 +20,7 @@ from .candidates import Candidate, Fold
 #: Training part and test part of every fold, as arrays of indices.
 Splits = Sequence[tuple[Array, Array]]
 
-#: Rounds end where this many of them have not lowered the error by this share: folds cannot tell less from nothing.
+#: Rounds end where this many of them have gained less than this share of the error. So small a gain may be chance.
 _PATIENCE = 4
 LEAST_GAIN = 0.02
 #: Seconds that it takes to start processes that have this package; they have to save more.
@@ -116,10 +116,11 @@ def seconds_of(candidates: Sequence[Candidate], splits: Splits, n_features: int)
     """About how long all rounds of the candidates take at most, on one core; None where nobody knows."""
     total = 0.0
     for candidate in candidates:
-        rounds = [candidate.seconds(len(train), n_features) for train, _ in splits]
-        if None in rounds:
-            return None
-        total += (candidate.max_rounds + 1) * sum(rounds)
+        for train, _ in splits:
+            seconds = candidate.seconds(len(train), n_features)
+            if seconds is None:
+                return None
+            total += (candidate.max_rounds + 1) * seconds
     return total
 
 

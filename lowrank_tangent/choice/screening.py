@@ -47,9 +47,9 @@ def thinned(splits: Splits, n_samples: int, sample_weight: Array | None = None) 
 
 
 def survivors(candidates: Sequence[Candidate], errors: Sequence[Array]) -> tuple[list[Candidate], Array]:
-    """The candidates of the lowest errors, and of a start that has none the beginning, which is ridge NTK.
+    """The candidates of the lowest errors. Of every other network ridge NTK goes on, without rounds.
 
-    Where no rounds gain, these samples are too few to tell candidates apart, and all go on.
+    Where no rounds gain, these samples are too few to tell candidates apart: all go on.
 
     Parameters
     ----------

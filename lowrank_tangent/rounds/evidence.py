@@ -22,7 +22,9 @@ import math
 
 import numpy as np
 
-from ..leave_one_out import ALPHAS
+from .._types import Array
+from ..leave_one_out import ALPHAS, RidgePath
+from ..networks.infinite import Tangent
 
 #: Where a first fit sees nothing, the evidence is largest for endless noise, where it has no slopes. So the noise is at
 #: most this share of the mean diagonal of the kernel, at the mean weight.
@@ -51,19 +53,19 @@ class Evidence:
         log p, but for a constant of the data; 0 for targets that are constant.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: RidgePath) -> None:
         alphas = path.alphas[ALPHAS <= _LARGEST_ALPHA * (1.0 + 1e-9)]
         values = path.log_evidence(alphas)
         best = int(np.argmax(values))
         self.alpha, self.value = float(alphas[best]), float(values[best])
         self._path = path
 
-    def weights(self):
+    def weights(self) -> Array:
         """W, shape (n, n); with the weights and the centring of the samples, as the kernel of the path has them."""
         return self._path.evidence_weights(self.alpha)
 
 
-def log_slopes(weights, tangent, Z, by_features):
+def log_slopes(weights: Array, tangent: Tangent, Z: Array, by_features: bool) -> Array:
     """Slopes of the log evidence with respect to the logarithm of M.
 
     Parameters
@@ -94,11 +96,11 @@ class Ascent:
     little as the one that matters least.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._step, self._last = _FIRST_STEP, -math.inf
 
-    def stretch(self, value, slopes):
-        """Stretches along directions of these slopes, and along any direction that is not among them.
+    def stretch(self, value: float, slopes: Array) -> tuple[Array, float]:
+        """Factors z along directions of these slopes, and along any direction that is not among them.
 
         Parameters
         ----------
@@ -108,8 +110,8 @@ class Ascent:
 
         Returns
         -------
-        stretch : ndarray of shape (p,)
-        unused : float
+        z : ndarray of shape (p,)
+        elsewhere : float
         """
         if value < self._last:
             self._step *= _SHORTER
@@ -123,5 +125,5 @@ class Ascent:
         spread = seen.std()
         logs = np.append(np.where(varies, slopes, seen.min()), seen.min()) - seen.mean()
         logs *= self._step / spread if spread > 0.0 else 0.0
-        stretch = np.exp(np.clip(logs, -_LARGEST_LOG, _LARGEST_LOG))
-        return stretch[:-1], float(stretch[-1])
+        z = np.exp(np.clip(logs, -_LARGEST_LOG, _LARGEST_LOG))
+        return z[:-1], float(z[-1])

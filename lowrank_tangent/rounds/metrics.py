@@ -116,7 +116,7 @@ class View(ABC):
 
     def principal(self, gradients: Iterable[tuple[Any, Array]]) -> tuple[Array, Array]:
         """Root of the spectrum of the average outer product of gradients, (k,), and its directions, (p, k)."""
-        moment = 0.0
+        moment: Any = 0.0
         for columns in self.weighted(gradients):
             inside = columns if self.basis is None else self.basis.T @ columns
             moment = moment + inside @ inside.T
