@@ -42,7 +42,7 @@ class LayerFactors(Layer):
     h: np.ndarray
     delta: np.ndarray
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         h, delta = _real_array(self.h, "h"), _real_array(self.delta, "delta")
         if h.ndim not in (2, 3):
             raise ValueError(f"h must have shape (n, p) or (n, T, p); got {h.shape}.")

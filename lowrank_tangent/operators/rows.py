@@ -8,7 +8,10 @@ So an unpenalised intercept is exact weighted centring.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.utils import gen_batches
+
+from .._types import Array
 
 #: Rows of a kernel that are centred at a time.
 _BLOCK_ROWS = 1024
@@ -25,26 +28,26 @@ class WeightedRows:
         Whether rows are projected onto the complement of `row_scale`, as an intercept without a penalty does.
     """
 
-    row_scale = None
-    centred = False
+    row_scale: Array | None = None
+    centred: bool = False
 
     @property
-    def changes_rows(self):
+    def changes_rows(self) -> bool:
         """Whether weights or centring change anything."""
         return self.centred or self.row_scale is not None
 
-    def to_rows(self, values):
+    def to_rows(self, values: Array) -> Array:
         """Weights and centring applied to `values` of shape (n, ...)."""
         if self.row_scale is not None:
             values = values * self.row_scale.reshape(-1, *[1] * (values.ndim - 1))
         return self.project(values)
 
-    def from_rows(self, values):
+    def from_rows(self, values: Array) -> Array:
         """The adjoint of `to_rows`: what rows without weights or centring see of `values` of shape (n, C)."""
         values = self.project(values)
         return values if self.row_scale is None else values * self.row_scale[:, None]
 
-    def to_rows_and_columns(self, kernel):
+    def to_rows_and_columns(self, kernel: Array) -> Array:
         """`to_rows` on both sides of a symmetric kernel of shape (n, n), in its place."""
         if self.row_scale is not None:
             kernel *= self.row_scale[:, None]
@@ -59,7 +62,7 @@ class WeightedRows:
                 kernel[rows] -= ends[rows] @ others
         return kernel
 
-    def project(self, values):
+    def project(self, values: Array) -> Array:
         """Projection of `values` of shape (n, ...) onto the complement of the intercept."""
         if not self.centred:
             return values
@@ -68,7 +71,7 @@ class WeightedRows:
         direction = self._intercept_direction(len(values), self.row_scale.dtype)
         return values - np.multiply.outer(direction, np.tensordot(direction, values, axes=1))
 
-    def _intercept_direction(self, n, dtype):
+    def _intercept_direction(self, n: int, dtype: npt.DTypeLike) -> Array:
         """u, the direction that the intercept takes out."""
         scale = np.ones(n, dtype=dtype) if self.row_scale is None else self.row_scale
         return scale / np.linalg.norm(scale)
