@@ -90,14 +90,16 @@ def _drawn(
         _, first = np.unique(together, return_index=True)
         first.sort()
         for train, test in check_cv(cv, y[first], classifier=classifier).split(X[first], y[first]):
-            yield tuple(np.flatnonzero(np.isin(together, together[first[part]])) for part in (train, test))
+            in_test = np.isin(together, together[first[test]])
+            in_train = np.isin(together, together[first[train]])
+            yield np.flatnonzero(in_train), np.flatnonzero(in_test)
 
 
 def _remedy(
     cv: Any, X: Array, y: Array, groups: Array | None, copies: Array | None, classifier: bool, error: ValueError
 ) -> str:
     """What went wrong, and what to do about this cause."""
-    n_folds = _FOLDS if cv is None else cv if isinstance(cv, Integral) else getattr(cv, "n_splits", 0)
+    n_folds = _FOLDS if cv is None else int(cv) if isinstance(cv, Integral) else getattr(cv, "n_splits", 0)
     start = f"cv={cv!r}{f' ({_FOLDS} folds)' * (cv is None)} cannot split these {len(X)} samples: {error}"
     if _asks_for_groups(cv) and groups is None:
         return f"{start} Give the groups that it keeps together, one label a sample: fit(X, y, groups=labels)."

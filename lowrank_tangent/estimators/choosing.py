@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -305,7 +305,7 @@ class AdaptiveTangentModelCV(InputTransformer):
     def _calibrate(self, scores: Array, y: Array, sample_weight: Array | None) -> None:
         """Take what scores of samples that were left out say; of targets nothing."""
 
-    def _announce(self, purpose: str, candidates: list[Candidate], splits: Splits, n_features: int) -> None:
+    def _announce(self, purpose: str, candidates: Sequence[Candidate], splits: Splits, n_features: int) -> None:
         """Say the cost before it arises."""
         n_starts = len({candidate.start for candidate in candidates})
         text = "%s up to %d candidates: up to %d ridge regressions in %d folds, of up to %d samples each."
@@ -330,7 +330,7 @@ class AdaptiveTangentModelCV(InputTransformer):
             )
 
 
-def _screened(chains: list[Candidate], found: Iterator[Found]) -> tuple[list[Candidate], dict[str, Any]]:
+def _screened(chains: Sequence[Candidate], found: Iterator[Found]) -> tuple[list[Candidate], dict[str, Any]]:
     """The chains that are worth all samples, and what is told of all."""
     errors = [of_one.errors[:, :, 0].mean(axis=1) for of_one in found]
     remaining, kept = screening.survivors(chains, errors)

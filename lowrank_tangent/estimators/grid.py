@@ -80,6 +80,7 @@ def max_rounds_of(model: Any) -> int:
 def warn_of_unused(model: Any, chains: Sequence[Chain]) -> None:
     """Warn of parameters that were given and make no difference to any candidate."""
     defaults = inspect.signature(type(model)).parameters
+    unused: tuple[str, ...]
     if not any(chain.max_rounds for chain in chains):
         unused, reason = ("metrics", "adaptivities", "penalty"), "there are no rounds. Take max_rounds > 0"
     elif all(get_metric(chain.move[0], chain.network).follows_evidence for chain in chains):
