@@ -40,6 +40,7 @@ class SeparableLoss(Loss):
     --------
     >>> import numpy as np
     >>> from lowrank_tangent.losses import SeparableLoss
+    >>> from scipy.special import xlog1py
     >>> class LogCosh(SeparableLoss):
     ...     name = "log-cosh"
     ...     def values(self, y, f):
@@ -49,7 +50,7 @@ class SeparableLoss(Loss):
     ...     def curvatures(self, y, f):
     ...         return 1.0 / np.cosh(f - y) ** 2
     ...     def dual_values(self, y, r):
-    ...         return r * y - 0.5 * ((1 + r) * np.log1p(r) + (1 - r) * np.log1p(-r))
+    ...         return r * y - 0.5 * (xlog1py(1 + r, r) + xlog1py(1 - r, -r))
     ...     def dual_bounds(self, y):
     ...         return -1.0, 1.0
     >>> LogCosh().at(np.zeros((1, 1)), np.full((1, 1), 0.5)).residual.round(3)
