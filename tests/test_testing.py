@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import xlog1py
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -177,8 +178,7 @@ class LogCosh(SeparableLoss):
         return 1.0 / np.cosh(np.clip(f - y, -300.0, 300.0)) ** 2
 
     def dual_values(self, y, r):
-        high, low = 1.0 + r, 1.0 - r
-        return r * y - 0.5 * (high * np.log(np.where(high > 0, high, 1.0)) + low * np.log(np.where(low > 0, low, 1.0)))
+        return r * y - 0.5 * (xlog1py(1.0 + r, r) + xlog1py(1.0 - r, -r))
 
     def dual_bounds(self, y):
         return -1.0, 1.0

@@ -19,7 +19,8 @@ _NEW = 2
 
 
 def _gram(one: Sequence[Any], two: Sequence[Any]) -> Array:
-    return np.sum([first.kernel(second, False) for first, second in zip(one, two, strict=True)], axis=0)
+    kernels: Array = sum(first.kernel(second, False) for first, second in zip(one, two, strict=True))
+    return kernels
 
 
 def check_kernel(case: NetworkCase, rng: np.random.Generator) -> None:
@@ -66,7 +67,9 @@ def check_input_gradients(case: NetworkCase, rng: np.random.Generator) -> None:
 
     def fitted(X: Array) -> Array:
         layers = network.layers(state, X)
-        return np.sum([layer.product(coef, 1)[:, 0] for layer, coef in zip(layers, coefs, strict=True)], axis=0)
+        parts = [layer.product(coef, 1)[:, 0] for layer, coef in zip(layers, coefs, strict=True)]
+        total: Array = np.sum(parts, axis=0)
+        return total
 
     gradients = network.input_gradients(state, coefs)
     for k in range(case.X.shape[1]):

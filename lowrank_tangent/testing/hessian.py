@@ -44,7 +44,8 @@ def _without_intercept(case: LossCase) -> list[Setting]:
 def _columns(here: LossAt, shape: tuple[int, ...]) -> Array:
     """S without an intercept as an array (n, C, n, C)."""
     units = np.eye(int(np.prod(shape))).reshape(-1, *shape)
-    return np.array([here.multiply(unit) for unit in units]).reshape(*shape, *shape).transpose(2, 3, 0, 1)
+    images = np.array([here.multiply(unit) for unit in units]).reshape(*shape, *shape)
+    return np.moveaxis(images, (2, 3), (0, 1))
 
 
 def check_mean_curvature(case: LossCase, rng: np.random.Generator) -> None:

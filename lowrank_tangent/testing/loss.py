@@ -173,7 +173,7 @@ def _divergence(case: LossCase, rng: np.random.Generator) -> None:
         if not case.loss.has_hessian:
             continue
         tiny = here.divergence(one.at_rows(rows + _TINY * step))
-        expected = 0.5 * _TINY**2 * float(np.sum(here.adjoint(step) ** 2))
+        expected = 0.5 * _TINY**2 * np.sum(here.adjoint(step) ** 2)
         agree(
             f"divergence over {_TINY:.0e} of a step against half of its curvature, free of cancellation{one}",
             tiny,

@@ -75,10 +75,10 @@ class _Case:
         features = TangentFeatures(network, random_state=0).fit(self.X, self.Y.shape[1])
         problem = StructuredRegression(features.operator(self.X), self.Y, KLPenalty(), 1.0, 0.0, fit_intercept=True)
         problem = problem.diagonalised()
-        problem = problem.with_strength(problem.ridge_path.best_alpha()[0], 0.0)
-        view = FactorView(
-            features, layer, problem, solve(problem), _ADAPTIVITY, lambda: Evidence(problem.ridge_path), Ascent()
-        )
+        path = problem.ridge_path
+        assert path is not None  # `diagonalised` has made it
+        problem = problem.with_strength(path.best_alpha()[0], 0.0)
+        view = FactorView(features, layer, problem, solve(problem), _ADAPTIVITY, lambda: Evidence(path), Ascent())
         return self.metric.from_factors(view)
 
     def kernel_round(self, X: Array, X_new: Array) -> KernelRound:
@@ -94,7 +94,8 @@ def _dense(stretch: Stretch) -> Array:
     if stretch.directions is not None:
         u = stretch.directions
         matrix = stretch.elsewhere * np.eye(len(u)) + (u * (stretch.values - stretch.elsewhere)) @ u.T
-    return matrix / np.linalg.norm(matrix)
+    scaled: Array = matrix / np.linalg.norm(matrix)
+    return scaled
 
 
 def _check(stretch: Any, metric: Metric, size: int) -> None:

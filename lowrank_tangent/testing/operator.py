@@ -230,7 +230,7 @@ def _transformed(case: _Case, rng: np.random.Generator) -> None:
     bases = [
         [np.linalg.qr(rng.standard_normal((size, min(2, size))))[0] for size in shape] for shape in operator.coef_shapes
     ]
-    stretches = [[LowRankTransform(basis, rng.uniform(1.5, 3.0, basis.shape[1])) for basis in pair] for pair in bases]
+    stretches = [[LowRankTransform(basis, rng.uniform(1.5, 3.0, basis.shape[1:])) for basis in pair] for pair in bases]
     identities = [[LowRankTransform.identity(size) for size in shape] for shape in operator.coef_shapes]
     for name, lefts, rights in (
         ("transformed(M1, I)", stretches, identities),

@@ -79,7 +79,7 @@ class Prices:
             padded = np.pad(values, ((0, 0), (1, 1)), constant_values=np.inf)
             minima = np.where((values <= padded[:, :-2]) & (values <= padded[:, 2:]), values, np.inf)
             points = np.argsort(minima, axis=1)[:, :_CANDIDATES]
-            lowest = values.min(axis=1)
+            lowest: Array = values.min(axis=1)
             low, high = self.grid[np.maximum(points - 1, 0)], self.grid[np.minimum(points + 1, len(self.grid) - 1)]
             for _ in range(_REFINEMENTS):
                 x = np.linspace(low, high, _FINER, axis=-1)

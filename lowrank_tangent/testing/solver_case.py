@@ -15,7 +15,8 @@ from ..operators import LayerFactors, TangentOperator
 from ..penalties import JointPenalty, KLPenalty, NuclearPenalty, PowerPenalty, RidgePenalty
 from ..problem import StructuredRegression
 from ..solvers import Solution, Solver, solve
-from ..solvers.registry import SolverFunction, capable
+from ..solvers.registry import capable
+from ..solvers.solution import SolverFunction
 from .findings import Finding
 
 #: Strong enough for plain gradient steps to converge in some hundreds, weak enough for every penalty to stretch.
@@ -32,11 +33,13 @@ class Straight(SeparableLoss):
     def values(self, y: Array, f: Array) -> Array:
         """½ e² for |e| ≤ 1, else |e| − ½."""
         error = np.abs(y - f)
-        return np.where(error <= 1.0, 0.5 * error**2, error - 0.5)
+        cost: Array = np.where(error <= 1.0, 0.5 * error**2, error - 0.5)
+        return cost
 
     def slopes(self, y: Array, f: Array) -> Array:
         """f − y, no further than 1 from 0."""
-        return np.clip(f - y, -1.0, 1.0)
+        slope: Array = np.clip(f - y, -1.0, 1.0)
+        return slope
 
     def dual_values(self, y: Array, r: Array) -> Array:
         """r y − ½ r²."""
