@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from numbers import Real
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.utils import check_random_state
 
-from ._types import RandomState
+from ._types import Array, ArrayLike, RandomState
 
 #: The largest target may be this small and this large: an objective of its squares is far from the ends of floats.
 _TARGET_RANGE = 1e-100, 1e100
@@ -44,19 +47,23 @@ def draw_seed(random_state: RandomState) -> int:
     return int(check_random_state(random_state).randint(largest))
 
 
-def check_number(value, name, positive):
+def check_number(value: Any, name: str, positive: bool) -> float:
     """A finite float, > 0 if `positive` and ≥ 0 otherwise."""
     bound = "> 0" if positive else ">= 0"
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number {bound}; got {value!r}.")
-    if not np.isfinite(value) or value < 0 or (positive and value == 0):
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond floats
+        number = np.inf
+    if not np.isfinite(number) or number < 0 or (positive and number == 0):
         raise ValueError(f"{name} must be a finite number {bound}; got {value!r}.")
-    return float(value)
+    return number
 
 
-def check_adaptivity(value):
+def check_adaptivity(value: Any) -> float:
     """A float that is 0 or has a reciprocal."""
     adaptivity, least = check_number(value, "adaptivity", positive=False), np.finfo(float).tiny
     if 0.0 < adaptivity < least:
@@ -67,7 +74,7 @@ def check_adaptivity(value):
     return adaptivity
 
 
-def check_sample_weight(sample_weight, n_samples):
+def check_sample_weight(sample_weight: ArrayLike | None, n_samples: int) -> Array | None:
     """Weights as a float array of shape (n,), or None; a number is the weight of every sample."""
     if sample_weight is None:
         return None
@@ -86,7 +93,7 @@ def check_sample_weight(sample_weight, n_samples):
     return weights
 
 
-def check_target(y, operator):
+def check_target(y: ArrayLike, operator: Any) -> Array:
     """Targets as a float array of shape (n, C) that fits the operator."""
     y = np.asarray(y)
     if y.dtype.kind not in "fiub":
@@ -108,7 +115,7 @@ def check_target(y, operator):
     return y
 
 
-def weight_scale(sample_weight):
+def weight_scale(sample_weight: Array | None) -> float:
     """A power of 4 near the mean weight where that is extreme, else 1: divisions by it and by its root are exact."""
     if sample_weight is None:
         return 1.0
@@ -116,7 +123,7 @@ def weight_scale(sample_weight):
     return 1.0 if abs(logarithm) <= _USUAL_LOGARITHM else float(4.0 ** np.round(logarithm))
 
 
-def check_target_scale(y, sample_weight=None):
+def check_target_scale(y: Array, sample_weight: Array | None = None) -> None:
     """Refuse targets of shape (n, C) whose squares overflow, or vanish: no certificate could say anything then."""
     weighted = y if sample_weight is None else np.sqrt(sample_weight / weight_scale(sample_weight))[:, None] * y
     largest = np.abs(weighted).max()
@@ -127,3 +134,37 @@ def check_target_scale(y, sample_weight=None):
             f"{largest:.1e}; between {least:.0e} and {limit:.0e} its squares can be computed with. Divide y by its "
             "standard deviation, for example by sklearn.compose.TransformedTargetRegressor with a StandardScaler."
         )
+
+
+def check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """Single or double precision as a dtype."""
+    try:
+        checked = np.dtype(dtype)
+    except TypeError:
+        checked = None
+    if checked not in (np.float32, np.float64) or dtype is None:
+        raise ValueError(f"dtype must be np.float32 or np.float64; got {dtype!r}.")
+    return checked
+
+
+def check_layers(layers: Sequence[int] | None, depth: int) -> list[int]:
+    """Indices of the layers that are used."""
+    if layers is None:
+        return list(range(depth))
+    indices = list(layers)
+    integers = all(isinstance(i, Integral) and not isinstance(i, (bool, np.bool_)) for i in indices)
+    if not indices or not integers or len(set(indices)) < len(indices) or not all(0 <= i < depth for i in indices):
+        raise ValueError(
+            f"layers must be different integers from 0 to {depth - 1}, one for each layer; got {layers!r}."
+        )
+    return [int(i) for i in indices]
+
+
+def check_layer_weights(weights: Sequence[float] | None, count: int) -> Array:
+    """Weights of the used layers as a float array."""
+    if weights is None:
+        return np.ones(count)
+    values = np.asarray(weights)
+    if values.dtype.kind not in "fiu" or values.shape != (count,) or not (np.isfinite(values) & (values > 0)).all():
+        raise ValueError(f"layer_weights must be {count} finite numbers > 0, one for each used layer; got {weights!r}.")
+    return values.astype(np.float64)

@@ -7,14 +7,14 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array, check_scalar, gen_batches
 
-from ._checks import check_sample_weight
+from ._checks import check_dtype, check_layer_weights, check_layers, check_sample_weight
 from ._types import Array, ArrayLike, Coefs, RandomState
 from .networks import MLP, Network
 from .networks.base import as_network
@@ -71,6 +71,13 @@ class TangentFeatures:
     >>> kernel.shape, round(float(kernel.diagonal().mean()), 12)
     ((20, 20), 1.0)
     """
+
+    weights_: Any
+    scale_: float
+    n_outputs_: int
+    n_features_in_: int
+    layers_: list[int]
+    _training: Array
 
     def __init__(
         self,
@@ -178,8 +185,8 @@ class TangentFeatures:
         return fitted
 
     def _set_scale(self, X: Array, sample_weight: Array | None) -> None:
-        self.layers_ = _check_layers(self.layers, self.network.n_layers)
-        self._roots = [math.sqrt(weight) for weight in _check_layer_weights(self.layer_weights, len(self.layers_))]
+        self.layers_ = check_layers(self.layers, self.network.n_layers)
+        self._roots = [math.sqrt(weight) for weight in check_layer_weights(self.layer_weights, len(self.layers_))]
         self.scale_ = 1.0
         shapes = [(layer.n_positions, *layer.shape) for layer in self._factors(X[:1])]
         self._row_floats = sum(n_positions * (p + q * self.n_outputs_) for n_positions, p, q in shapes)
@@ -270,7 +277,7 @@ class TangentFeatures:
         """
         outputs = []
         for c in range(self.n_outputs_):
-            blocks = [None] * self.network.n_layers
+            blocks: list[Array | None] = [None] * self.network.n_layers
             for layer, root, coef in zip(self.layers_, self._roots, coefs, strict=True):
                 blocks[layer] = coef.reshape(len(coef), self.n_outputs_, -1)[:, c] * (self.scale_ * root)
             outputs.append(self.network.input_gradients(self.weights_, blocks))
@@ -316,7 +323,7 @@ class TangentFeatures:
         for layer, coef in zip(self.layers_, coefs, strict=True):
             every[layer] = coef
         found = self.network.for_products(self.weights_, every)
-        return [found[layer] for layer in self.layers_]
+        return [cast(Array, found[layer]) for layer in self.layers_]
 
     def predict_by_products(self, X: ArrayLike, coefs: Coefs) -> Array:
         """What `predict` makes of coefficients, of those that `for_products` makes of them: no systems are solved.
@@ -362,7 +369,10 @@ class TangentFeatures:
         At infinite width factors come from a Cholesky factorisation, which single precision is not enough for.
         """
         with np.errstate(over="ignore", invalid="ignore"):  # the check says it
-            return check_array(X, dtype=np.float64 if self.network.is_infinite else self.dtype, input_name="X")
+            checked: Array = check_array(
+                X, dtype=np.float64 if self.network.is_infinite else self.dtype, input_name="X"
+            )
+        return checked
 
     def _checked_as_fitted(self, X: ArrayLike) -> Array:
         if not hasattr(self, "scale_"):
@@ -379,37 +389,3 @@ class TangentFeatures:
         if self.batch_size is not None:
             rows = min(rows, self.batch_size)
         return (X[start : start + rows] for start in range(0, len(X), rows))
-
-
-def check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    """Single or double precision as a dtype."""
-    try:
-        checked = np.dtype(dtype)
-    except TypeError:
-        checked = None
-    if checked not in (np.float32, np.float64) or dtype is None:
-        raise ValueError(f"dtype must be np.float32 or np.float64; got {dtype!r}.")
-    return checked
-
-
-def _check_layers(layers: Sequence[int] | None, depth: int) -> list[int]:
-    """Indices of the layers that are used."""
-    if layers is None:
-        return list(range(depth))
-    indices = list(layers)
-    integers = all(isinstance(i, Integral) and not isinstance(i, (bool, np.bool_)) for i in indices)
-    if not indices or not integers or len(set(indices)) < len(indices) or not all(0 <= i < depth for i in indices):
-        raise ValueError(
-            f"layers must be different integers from 0 to {depth - 1}, one for each layer; got {layers!r}."
-        )
-    return [int(i) for i in indices]
-
-
-def _check_layer_weights(weights: Sequence[float] | None, count: int) -> Array:
-    """Weights of the used layers as a float array."""
-    if weights is None:
-        return np.ones(count)
-    values = np.asarray(weights)
-    if values.dtype.kind not in "fiu" or values.shape != (count,) or not (np.isfinite(values) & (values > 0)).all():
-        raise ValueError(f"layer_weights must be {count} finite numbers > 0, one for each used layer; got {weights!r}.")
-    return values.astype(np.float64)

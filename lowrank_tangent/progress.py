@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable, Iterator
 
 logger = logging.getLogger("lowrank_tangent")
 
@@ -26,7 +27,7 @@ def announce(seconds: float, what: str) -> None:
 
 
 @contextlib.contextmanager
-def progress(total, name, verbose):
+def progress(total: int, name: str, verbose: int) -> Iterator[Callable[..., None]]:
     """A function that advances a progress bar by a step of many, or by none to show a text; silent if not `verbose`."""
     if not verbose:
         yield lambda text, steps=1: None
@@ -35,7 +36,7 @@ def progress(total, name, verbose):
 
     with tqdm(total=total, desc=name) as bar:
 
-        def advance(text, steps=1):
+        def advance(text: str, steps: int = 1) -> None:
             bar.set_postfix_str(text, refresh=not steps)
             bar.update(steps)
 

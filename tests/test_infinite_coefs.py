@@ -25,7 +25,7 @@ MODELS = {
     "ridge": TangentRidge((np.inf, np.inf)),
     "erf, no intercept": TangentRidge((np.inf,), "erf", fit_intercept=False),
     "leave-one-out": TangentRidge((np.inf,), alpha="loo"),
-    "layers and weights": TangentRidge((np.inf, np.inf), layers=[0, 2], layer_weights=[0.3, 2.0]),
+    "layers and weights": TangentRidge((np.inf, np.inf), layers=[2, 0], layer_weights=[0.3, 2.0]),
     "interpolation": TangentRidge((np.inf,), loss="interpolation"),
     "rounds": AdaptiveTangentRegressor((np.inf,), adaptivity=0.0, n_rounds=2, metric="function", round_adaptivity=10.0),
     "no bias": TangentRidge((np.inf,), bias=False),
@@ -116,6 +116,7 @@ def test_single_precision_is_kept_small_too(data):
     [
         AdaptiveTangentRegressor((np.inf,), alpha=0.1),
         AdaptiveTangentRegressor((np.inf, np.inf), "erf", penalty="kl", alpha=0.1, layer_weights=[1.0, 2.0, 0.5]),
+        AdaptiveTangentRegressor((np.inf, np.inf), alpha=0.1, layers=[2, 0], layer_weights=[1.0, 3.0]),
         AdaptiveTangentRegressor((np.inf, np.inf), alpha=0.1, layers=[1], dtype=np.float32, tol=1e-4),
         AdaptiveTangentRegressor((np.inf,), alpha=0.1, n_rounds=1),
         AdaptiveTangentRegressor((np.inf,), adaptivity=0.0, solver="proximal", tol=0.3),

@@ -14,7 +14,7 @@ import functools
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -33,8 +33,6 @@ else:
 class _InfiniteCoefs(_Matrices):
     """One matrix a layer, and predictions with them."""
 
-    _coefs: Coefs
-
     def __init__(self, features: TangentFeatures) -> None:
         self.features = features
 
@@ -42,7 +40,12 @@ class _InfiniteCoefs(_Matrices):
         return len(self.features.layers_)
 
     def __getitem__(self, index: Any) -> Any:
-        return self._coefs[index]
+        return self._matrices[index]
+
+    @property
+    @abstractmethod
+    def _matrices(self) -> Coefs:
+        """All of them."""
 
     @abstractmethod
     def predict(self, X: Array) -> Array:
@@ -64,14 +67,18 @@ class DualCoefs(_InfiniteCoefs):
 
     def __init__(self, features: TangentFeatures, dual: Array, known: Coefs) -> None:
         super().__init__(features)
-        self.dual, self._coefs = dual, known
+        self.dual, self._known = dual, known
 
     def predict(self, X: Array) -> Array:
         """K β."""
         return self.features.predict_by_kernel(X, self.dual)
 
+    @property
+    def _matrices(self) -> Coefs:
+        return self._known
+
     @functools.cached_property
-    def _coefs(self) -> Coefs:
+    def _known(self) -> Coefs:
         return self.features.training_operator().rmatvec(self.dual)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -91,6 +98,10 @@ class AdaptedCoefs(_InfiniteCoefs):
     def __init__(self, features: TangentFeatures, coefs: Coefs) -> None:
         super().__init__(features)
         self._coefs = coefs
+
+    @property
+    def _matrices(self) -> Coefs:
+        return self._coefs
 
     def predict(self, X: Array) -> Array:
         """A B by products with the training points."""
@@ -126,8 +137,9 @@ def kept(
         # An iteration need not end at A* r / α, and an alpha below rounding is not seen in it.
         if np.abs(coefs.predict(X) - prediction).max() <= np.sqrt(np.finfo(features.dtype).eps) * size:
             # Where nothing moves, θ are the coefficients.
-            return replace(solution, coefs=coefs), replace(adaptation, theta=coefs)
-    return replace(solution, coefs=AdaptedCoefs(features, solution.coefs)), adaptation
+            found = cast(Coefs, coefs)
+            return replace(solution, coefs=found), replace(adaptation, theta=found)
+    return replace(solution, coefs=cast(Coefs, AdaptedCoefs(features, solution.coefs))), adaptation
 
 
 def predict(features: TangentFeatures, X: Array, coefs: Coefs | _InfiniteCoefs) -> Array:

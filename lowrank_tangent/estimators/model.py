@@ -13,9 +13,10 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._checks import check_dtype
 from .._types import Array, ArrayLike, RandomState
 from ..adaptation import Adaptation, adapt
-from ..features import TangentFeatures, check_dtype
+from ..features import TangentFeatures
 from ..leave_one_out import left_out_together
 from ..losses import Loss
 from ..networks import Network, network_of

@@ -12,10 +12,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from .._checks import check_sample_weight, check_target_scale
+from .._checks import check_dtype, check_sample_weight, check_target_scale
 from .._types import Array, ArrayLike
 from ..choice.folds import class_indices
-from ..features import check_dtype
 from ..losses import LOSSES, get_loss, probabilities_of
 from .all_or_nothing import all_or_nothing
 

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Real
+from typing import cast
 
 from .._checks import generator
 from .base import Network
@@ -24,10 +25,10 @@ def network_of(hidden_layer_sizes: float | Sequence[float], activation: str, ini
     ValueError
         For sizes of which only some are infinite, an initialisation that has no limit, and what the networks refuse.
     """
-    sizes = (hidden_layer_sizes,) if isinstance(hidden_layer_sizes, Real) else tuple(hidden_layer_sizes)
+    sizes = tuple(hidden_layer_sizes) if isinstance(hidden_layer_sizes, Iterable) else (hidden_layer_sizes,)
     infinite = [isinstance(size, Real) and size == math.inf for size in sizes]
     if not any(infinite):
-        return MLP(hidden_layer_sizes, activation, init, bias)
+        return MLP(cast(tuple[int, ...], hidden_layer_sizes), activation, init, bias)
     if not all(infinite):
         raise ValueError(
             f"hidden_layer_sizes must be all finite or all infinite, e.g. (256, 256) or (np.inf, np.inf); "

@@ -73,6 +73,11 @@ class Anchors:
         """Largest share of its mean diagonal that a singular matrix was given on top; 0 if none was singular."""
         return self._found[2]
 
+    @property
+    def own(self) -> tuple[list[Array], list[Array]]:
+        """Factors h of all layers but the first, and delta of all but the last, of the points themselves."""
+        return self._found[:2]
+
     @functools.cached_property
     def _found(self) -> tuple[list[Array], list[Array], float]:
         n, n_layers = len(self.X), self.network.n_layers

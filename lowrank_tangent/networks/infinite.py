@@ -211,10 +211,11 @@ class InfiniteMLP(Network):
             of_slopes.append((slope_by_covariance * along, slope_by_covariance * radial + slope_by_variance * growth))
             along, radial = slope * along, slope * radial + by_variance * growth
             of_inputs.append((along, radial))
-        product, of_gradients = 1.0, [(np.zeros((n, n)), np.zeros((n, n)))]
-        for slope, changes in zip(slopes[::-1], of_slopes[::-1], strict=True):
+        product, of_gradients = np.ones((n, n)), [(np.zeros((n, n)), np.zeros((n, n)))]
+        for slope, (change_along, change_radial) in zip(slopes[::-1], of_slopes[::-1], strict=True):
+            later_along, later_radial = of_gradients[-1]
             of_gradients.append(
-                tuple(later * slope + product * change for later, change in zip(of_gradients[-1], changes, strict=True))
+                (later_along * slope + product * change_along, later_radial * slope + product * change_radial)
             )
             product = product * slope
         return of_inputs, of_gradients[::-1]
@@ -271,7 +272,7 @@ class InfiniteMLP(Network):
         """
         if anchors.jitter == 0.0 and np.array_equal(X, anchors.X):
             # Products of the training points with themselves, whitened, are the factors that whiten.
-            return self._pairs(X, anchors.inputs[1:], anchors.gradients[:-1])
+            return self._pairs(X, *anchors.own)
         inputs, gradients = self.layer_products(X, anchors.X)
         return self._pairs(X, *anchors.factors(inputs[1:], gradients[:-1]))
 
@@ -375,7 +376,7 @@ class InfiniteMLP(Network):
     def _variances(self, X: Array) -> Array:
         """Diagonal of Σ_0."""
         with np.errstate(over="ignore"):
-            variances = (np.einsum("np,np->n", X, X) + self._bias_square) / X.shape[1]
+            variances: Array = (np.einsum("np,np->n", X, X) + self._bias_square) / X.shape[1]
         if not np.isfinite(variances).all():
             raise ValueError(f"the kernel overflows: {cause_of_overflow(X, self.bias)}")
         zero = np.flatnonzero(variances == 0.0)

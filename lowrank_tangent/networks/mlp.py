@@ -29,27 +29,27 @@ _SQRT_2PI = math.sqrt(2.0 * math.pi)
 _TWO_OVER_SQRT_PI = 2.0 / math.sqrt(math.pi)
 
 
-def _relu(z: Array) -> Array:
+def _relu(z: Array) -> Any:
     return np.maximum(z, 0.0)
 
 
-def _relu_slope(z: Array) -> Array:
+def _relu_slope(z: Array) -> Any:
     return (z > 0).astype(z.dtype)
 
 
-def _tanh_slope(z: Array) -> Array:
+def _tanh_slope(z: Array) -> Any:
     return 1.0 - np.tanh(z) ** 2
 
 
-def _gelu(z: Array) -> Array:
+def _gelu(z: Array) -> Any:
     return z * ndtr(z)
 
 
-def _gelu_slope(z: Array) -> Array:
+def _gelu_slope(z: Array) -> Any:
     return ndtr(z) + z * np.exp(-0.5 * z**2) / _SQRT_2PI
 
 
-def _erf_slope(z: Array) -> Array:
+def _erf_slope(z: Array) -> Any:
     return _TWO_OVER_SQRT_PI * np.exp(-(z**2))
 
 
@@ -133,7 +133,7 @@ class MLP(Network):
 
     def serves(self, weights: Coefs, X: Array) -> bool:
         """Whether X has as many features as the weights are for."""
-        return len(weights[0]) == X.shape[1] + bool(self.bias)
+        return len(weights[0]) == int(X.shape[1]) + bool(self.bias)
 
     def with_precision(self, weights: Coefs, dtype: np.dtype[Any]) -> Coefs:
         """The weights in single or double precision."""

@@ -1,9 +1,11 @@
 """Moments of an activation φ under normal distributions, and what networks of infinite width make of them.
 
 For (u, v) normal with variances a, b and covariance c the moments are E[φ(u) φ(v)] and E[φ'(u) φ'(v)], the second the
-derivative of the first by c (Price's theorem). An activation sees a variance through its root: √a for ReLU, √(1 + 2a)
-for erf. Pairs of samples take one pass through all layers, both orders at once where the samples are the same: the
-angle between two samples, the dear part, is computed once, and no matrix of an inner layer is stored.
+derivative of the first by c (Price's theorem). The formulas contain a variance by its root, which is √a for ReLU and
+√(1 + 2a) for erf.
+
+A loop takes each pair of samples through all layers, so that no matrix of an inner layer is stored. The costly part is
+the angle between two samples. It is computed once a pair; for pairs from one set it serves both orders.
 
 Sources: Cho & Saul, Kernel Methods for Deep Learning (NIPS 2009) for ReLU; Williams, Computing with Infinite Networks
 (NIPS 1996) for erf; the recursion over layers is that of Jacot, Gabriel & Hongler (arXiv 1806.07572).
@@ -12,22 +14,26 @@ Sources: Cho & Saul, Kernel Methods for Deep Learning (NIPS 2009) for ReLU; Will
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 
+from .._types import Array
 from ..linalg.jit import compiled
 
 #: Activations, as the compiled functions know them.
 RELU, ERF = 0, 1
+#: Two moments of a pair of samples and their derivatives, in the order of `_pair`.
+_Pair: TypeAlias = tuple[float, float, float, float, float, float, float]
 #: Cosines of equal directions miss 1 by a few roundings, their angle misses 0 by the root: such pairs count as equal.
 _PARALLEL = 1.0 - 16.0 * float(np.finfo(float).eps)
 
 
 @compiled(error_model="numpy")
-def _relu(covariance, root, other):
+def _relu(covariance: float, root: float, other: float) -> _Pair:
     """Moments of a pair and their derivatives, as `_pair` has them: arc-cosine kernels of order 1 and 0, halved.
 
-    The second moment is a cusp where two samples are parallel. Its slopes cancel there, from one side and the other.
+    Where two samples are parallel the second moment has a cusp. The slopes on its two sides cancel, and are taken as 0.
     """
     size = root * other
     cosine = min(max(covariance / size, -1.0), 1.0)
@@ -44,7 +50,7 @@ def _relu(covariance, root, other):
 
 
 @compiled(error_model="numpy")
-def _erf(covariance, root, other):
+def _erf(covariance: float, root: float, other: float) -> _Pair:
     """The same for φ(u) = erf(u)."""
     size = root * other
     sine = min(max(2.0 * covariance / size, -1.0), 1.0)
@@ -56,7 +62,7 @@ def _erf(covariance, root, other):
 
 
 @compiled(error_model="numpy")
-def _pair(activation, covariance, root, other):
+def _pair(activation: int, covariance: float, root: float, other: float) -> _Pair:
     """Moments of a pair of samples, and their derivatives.
 
     Returns
@@ -72,13 +78,13 @@ def _pair(activation, covariance, root, other):
 
 
 @compiled(error_model="numpy")
-def _root(activation, variance):
-    """How an activation sees a variance."""
+def _root(activation: int, variance: float) -> float:
+    """Root of a variance, as the formulas of an activation contain it."""
     return math.sqrt(variance) if activation == RELU else math.sqrt(1.0 + 2.0 * variance)
 
 
 @compiled(error_model="numpy")
-def samples_by_layer(activation, variances, growth, depth):
+def samples_by_layer(activation: int, variances: Array, growth: float, depth: int) -> tuple[Array, Array]:
     """What a sample has by itself at the inputs of every hidden layer.
 
     Parameters
@@ -106,7 +112,7 @@ def samples_by_layer(activation, variances, growth, depth):
 
 
 @compiled(error_model="numpy")
-def layer_moments(activation, covariances, roots, others):
+def layer_moments(activation: int, covariances: Array, roots: Array, others: Array) -> tuple[Array, Array]:
     """Both moments of all pairs at one layer: shapes (n, n'), of roots of shapes (n,) and (n',)."""
     moments, slopes = np.empty_like(covariances), np.empty_like(covariances)
     for i in range(len(roots)):
@@ -116,7 +122,7 @@ def layer_moments(activation, covariances, roots, others):
 
 
 @compiled(error_model="numpy")
-def layer_derivatives(activation, covariances, roots):
+def layer_derivatives(activation: int, covariances: Array, roots: Array) -> tuple[Array, Array, Array]:
     """By variance of the first sample, of both moments, and by covariance, of the second: three arrays (n, n)."""
     n = len(roots)
     by_variance, slope_by_variance, slope_by_covariance = np.empty((n, n)), np.empty((n, n)), np.empty((n, n))
@@ -129,7 +135,7 @@ def layer_derivatives(activation, covariances, roots):
 
 
 @compiled(error_model="numpy")
-def tangent_kernel(activation, covariances, roots, others, weights):
+def tangent_kernel(activation: int, covariances: Array, roots: Array, others: Array, weights: Array) -> Array:
     """Neural tangent kernel of all pairs of two sets of samples.
 
     Θ_0 = w_0 Σ_0, then Θ_{l+1} = w_{l+1} Σ_{l+1} + D_{l+1} Θ_l with the moments Σ_{l+1}, D_{l+1} of layer l.
@@ -160,7 +166,9 @@ def tangent_kernel(activation, covariances, roots, others, weights):
 
 
 @compiled(error_model="numpy")
-def tangent_slopes(activation, covariances, roots, growths, by_covariance, weights):
+def tangent_slopes(
+    activation: int, covariances: Array, roots: Array, growths: Array, by_covariance: float, weights: Array
+) -> tuple[Array, Array, Array, Array]:
     """Tangent kernel of all pairs of a set of samples, and its gradients with respect to the first sample of a pair.
 
     A gradient is along · x' + radial · x, along and radial by the derivatives of the kernel by covariances and by
