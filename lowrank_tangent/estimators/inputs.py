@@ -10,8 +10,8 @@ from typing import Any
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._checks import check_dtype
 from .._types import Array, ArrayLike
-from ..features import check_dtype
 from ..linalg.transforms import ProductTransform
 from ..problem import StructuredRegression
 from ..rounds import Relinearisation
