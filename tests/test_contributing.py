@@ -18,8 +18,6 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 #: Lines that the example of a section may have, and those of a file.
 LONGEST_EXAMPLE, LONGEST_FILE = 25, 400
-#: Files that are being split.
-TOO_LONG = {"features.py"}
 SECTIONS = ["a network", "an operator", "a penalty", "a loss", "a solver", "a metric", "a candidate"]
 
 
@@ -93,8 +91,6 @@ def test_the_guard_sees_all_kinds_of_imports():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_a_long_file_is_two_ideas(path):
-    if path.relative_to(PACKAGE).as_posix() in TOO_LONG:
-        pytest.xfail("is being split")
     assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
 
 

@@ -14,12 +14,14 @@ Sources: Cho & Saul, Kernel Methods for Deep Learning (NIPS 2009) for ReLU; Will
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from .._types import Array
 from ..linalg.jit import compiled
+
+if TYPE_CHECKING:
+    from .._types import Array
 
 #: Activations, as the compiled functions know them.
 RELU, ERF = 0, 1
