@@ -11,11 +11,14 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import Bunch
 
 from . import (
     AdaptiveTangentClassifier,
@@ -26,6 +29,7 @@ from . import (
     TangentRidgeClassifier,
     datasets,
 )
+from ._types import Array
 from .displays import KernelAlignmentDisplay, mean_over_outputs
 from .theory import alignment, effective_rank, label_kernel
 
@@ -43,7 +47,7 @@ _N_TRAIN = {"digits": (50, 1_787), "mnist": (60, 60_000), "synthetic": (5, math.
 _CHOICE_TOL = 1e-3
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the main job with these command-line arguments (those of the process by default)."""
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -94,7 +98,7 @@ def main(arguments=None):
         print(f"kernels drawn to {options.plot}")
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lowrank_tangent",
         description="Fit ridge NTK, the adaptive tangent model on the same features, and the model that takes its "
@@ -144,16 +148,16 @@ def _parser():
     return parser
 
 
-def _sizes(name):
+def _sizes(name: str) -> str:
     """The training parts that a data set allows, in words."""
     least, most = _N_TRAIN[name]
     return f"at least {least}" if most == math.inf else f"{least} to {most:,}"
 
 
-def _number(kind, is_allowed, allowed):
+def _number(kind: Callable[[str], Any], is_allowed: Callable[[Any], bool], allowed: str) -> Callable[[str], Any]:
     """A type of argparse: a number of this kind that is allowed, or an error that says what is."""
 
-    def parse(text):
+    def parse(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:
@@ -165,7 +169,7 @@ def _number(kind, is_allowed, allowed):
     return parse
 
 
-def _picture(path):
+def _picture(path: str) -> str:
     """Refuse a picture before anything is fitted, not after."""
     try:
         from matplotlib.backend_bases import FigureCanvasBase
@@ -182,12 +186,12 @@ def _picture(path):
     return path
 
 
-def _say_what_takes_time(name):
+def _say_what_takes_time(name: str) -> None:
     """Show that something goes on; not among the results."""
     print(f"choosing {name} …", file=sys.stderr, flush=True)
 
 
-def _choose(model, grid, data):
+def _choose(model: Any, grid: dict[str, list[float]], data: Bunch) -> tuple[Any, float]:
     """The model with the parameters of the grid of least squared error in cross-validation on the training part.
 
     And the seconds that took.
@@ -200,22 +204,22 @@ def _choose(model, grid, data):
     return model.set_params(**search.best_params_), time.perf_counter() - start
 
 
-def _negative_squared_error(model, X, y):
+def _negative_squared_error(model: Any, X: Array, y: Array) -> float:
     """Minus the mean squared error of the scores: a finer measure than the share of errors on few samples."""
     if not hasattr(model, "classes_"):
-        return -np.mean((model.predict(X) - y) ** 2)
+        return -float(np.mean((model.predict(X) - y) ** 2))
     targets = LabelBinarizer(neg_label=-1).fit(model.classes_).transform(y)
-    return -np.mean((model.decision_function(X).reshape(targets.shape) - targets) ** 2)
+    return -float(np.mean((model.decision_function(X).reshape(targets.shape) - targets) ** 2))
 
 
-def _fitted(model, data):
+def _fitted(model: Any, data: Bunch) -> tuple[Any, float]:
     """The model fitted to the training part, and the seconds that took."""
     start = time.perf_counter()
     model.fit(data.X_train, data.y_train)
     return model, time.perf_counter() - start
 
 
-def _report(model, fit_seconds, choice_seconds, data):
+def _report(model: Any, fit_seconds: float, choice_seconds: float, data: Bunch) -> dict[str, str]:
     """Test and measure a fitted model; the rows of the table, in order."""
     score = model.score(data.X_test, data.y_test)
     X, y = data.X_train[:_MAX_CHOICE], data.y_train[:_MAX_CHOICE]
@@ -244,7 +248,7 @@ def _report(model, fit_seconds, choice_seconds, data):
     return rows
 
 
-def _describe(options, data):
+def _describe(options: argparse.Namespace, data: Bunch) -> str:
     task = f"{len(np.unique(data.y_train))} classes" if data.is_classification else "regression"
     return (
         f"{options.data}: {len(data.X_train):,} training and {len(data.X_test):,} test samples, "
@@ -254,7 +258,7 @@ def _describe(options, data):
     )
 
 
-def _table(reports):
+def _table(reports: dict[str, dict[str, str]]) -> str:
     """Reports side by side, one column each; the first one says which rows."""
     names = list(reports)
     rows = [["", *names]] + [[row, *(reports[name].get(row, "-") for name in names)] for row in reports[names[0]]]

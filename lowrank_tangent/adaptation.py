@@ -19,8 +19,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ._types import Array, Coefs
 from .linalg.transforms import LowRankTransform
+from .operators import Operator
 from .operators.layers import singular_vectors
+from .problem import StructuredRegression
+from .solvers import Solution
 
 _EPS = np.finfo(float).eps
 
@@ -39,16 +43,16 @@ class Adaptation:
         Singular values v of each layer's coefficients, largest first.
     """
 
-    theta: list
-    left: list
-    right: list
-    singular_values: list
+    theta: Coefs
+    left: list[LowRankTransform]
+    right: list[LowRankTransform]
+    singular_values: list[Array]
 
-    def transform(self, operator):
+    def transform(self, operator: Operator) -> Operator:
         """The operator on adapted features ``M1 Φ M2``."""
         return operator.transformed(self.left, self.right)
 
-    def kernel(self, op1, op2=None):
+    def kernel(self, op1: Operator, op2: Operator | None = None) -> Array:
         """Adapted kernel ``K = Σ_l ⟨M1 Φ_l M2, M1 Φ'_l M2⟩``.
 
         Kernel ridge with this kernel and the same alpha gives the predictions of the solution; kernel logistic
@@ -65,12 +69,12 @@ class Adaptation:
         """
         return self.transform(op1).gram(None if op2 is None else self.transform(op2))
 
-    def mean_kernel(self, op1, op2=None):
+    def mean_kernel(self, op1: Operator, op2: Operator | None = None) -> Array:
         """Adapted kernel averaged over outputs, shape (n, n'); that of every output for "shared" outputs."""
         return self.transform(op1).mean_gram(None if op2 is None else self.transform(op2))
 
 
-def adapt(problem, solution):
+def adapt(problem: StructuredRegression, solution: Solution) -> Adaptation:
     """Parameters and transforms that belong to a solution.
 
     Parameters
@@ -100,13 +104,13 @@ def adapt(problem, solution):
         z1, z2 = penalty.split(v)
         z = z1 * z2
         theta.append((u * np.divide(v, z, out=np.zeros_like(v), where=z > 0.0)) @ vt)
-        unused1, unused2 = penalty.split(0.0)
+        unused1, unused2 = penalty.split(np.zeros(()))
         left.append(_transform(u, z1, float(unused1)))
         right.append(_transform(vt.T, z2, float(unused2)))
         values.append(v)
     return Adaptation(theta, left, right, values)
 
 
-def _transform(basis, stretch, unused):
+def _transform(basis: Array, stretch: Array, unused: float) -> LowRankTransform:
     moved = stretch - unused > _EPS
     return LowRankTransform(np.ascontiguousarray(basis[:, moved]), stretch[moved], unused)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ._checks import check_number
+from ._types import Array, ArrayLike
 from .problem import StructuredRegression
 from .progress import progress
-from .solvers import solve_path
+from .solvers import Solution, solve_path
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,21 @@ class TangentPath:
 
     alphas: np.ndarray
     adaptivities: np.ndarray
-    results: list
+    results: list[list[Any]]
     objective: np.ndarray
     error: np.ndarray
     n_iter: np.ndarray
     seconds: np.ndarray
 
 
-def tangent_path(problem, alphas, adaptivities, tol=1e-6, keep=None, verbose=0):
+def tangent_path(
+    problem: StructuredRegression,
+    alphas: ArrayLike,
+    adaptivities: ArrayLike,
+    tol: float = 1e-6,
+    keep: Callable[[StructuredRegression, Solution], Any] | None = None,
+    verbose: int = 0,
+) -> TangentPath:
     """Solve a problem for every alpha and adaptivity of a grid, warm-started.
 
     Everything that does not depend on alpha and adaptivity is done once: reduction to the span of the factors, weights
@@ -92,7 +102,7 @@ def tangent_path(problem, alphas, adaptivities, tol=1e-6, keep=None, verbose=0):
     with progress(len(alphas) * len(adaptivities), "path", verbose) as advance:
         last = time.perf_counter()
 
-        def visit(point, solution):
+        def visit(point: StructuredRegression, solution: Solution) -> None:
             nonlocal last
             now = time.perf_counter()
             error = solution.stationarity if np.isnan(solution.dual_gap) else solution.dual_gap
@@ -115,8 +125,8 @@ def tangent_path(problem, alphas, adaptivities, tol=1e-6, keep=None, verbose=0):
     )
 
 
-def _grid(values, name, positive):
-    values = np.asarray(values, dtype=object).ravel()
-    if values.size == 0:
+def _grid(values: ArrayLike, name: str, positive: bool) -> Array:
+    flat = np.asarray(values, dtype=object).ravel()
+    if flat.size == 0:
         raise ValueError(f"{name} is empty; give at least one value.")
-    return np.array([check_number(value, name, positive) for value in values])
+    return np.array([check_number(value, name, positive) for value in flat])

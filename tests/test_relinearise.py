@@ -70,7 +70,7 @@ def test_features_are_derivatives_with_respect_to_the_untransformed_weights(rng,
             weight[index] = kept - 1e-6
             below = outputs()
             weight[index] = kept
-            np.testing.assert_allclose(features[:, :, *index], (above - below) / 2e-6, atol=1e-8)
+            np.testing.assert_allclose(features[(slice(None), slice(None), *index)], (above - below) / 2e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("penalty", ["power", "kl", "joint"])

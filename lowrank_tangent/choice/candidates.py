@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import has_fit_parameter
 
-from .._types import Array
+from .._types import Array, ArrayLike
 
 
 class Outcome(NamedTuple):
@@ -147,7 +147,7 @@ class EstimatorCandidate(Candidate):
         return clone(self._estimator)
 
 
-def scores_of(model: BaseEstimator, X: Array, classes: Array | None = None) -> Array:
+def scores_of(model: BaseEstimator, X: ArrayLike, classes: Array | None = None) -> Array:
     """Predictions of a fitted estimator in the form of targets, shape (n, C).
 
     Parameters

@@ -110,7 +110,7 @@ def outcomes_of_rounds(
         yield from _outcomes_at_finite_width(network, move, training, X_test, penalty, fit_intercept, seed)
         return
     inputs = KernelInputs(network, training.X, X_test, metric.by_features)
-    price = None if metric.follows_evidence else ScaledPenalty(get_penalty(penalty), move[1])
+    price = None if metric.follows_evidence else ScaledPenalty(get_penalty(penalty), move[1] or 0.0)
     current = KernelRound(inputs, training, price, fit_intercept)
     while True:
         yield Outcome(current.prediction, current.leave_one_out_error)
@@ -137,6 +137,7 @@ def _outcomes_at_finite_width(
             features.operator(X), targets, penalty, 1.0, 0.0, sample_weight=sample_weight, fit_intercept=fit_intercept
         )
         problem = problem.diagonalised()
+        assert problem.ridge_path is not None
         alpha, error = problem.ridge_path.best_alpha(groups)
         problem = problem.with_strength(alpha, 0.0)
         solution = solve(problem)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, check_cv
 
-from .._types import Array
+from .._types import Array, ArrayLike
 from ..leave_one_out import left_out_together
 
 logger = logging.getLogger("lowrank_tangent")
@@ -25,7 +25,7 @@ _ONE_CANDIDATE = "or fit one candidate: adaptivity=0, alpha='loo'."
 
 
 def splits_of(
-    cv: Any, X: Array, y: Array, groups: Array | None, sample_weight: Array | None, classifier: bool
+    cv: Any, X: Array, y: Array, groups: ArrayLike | None, sample_weight: Array | None, classifier: bool
 ) -> list[tuple[Array, Array]]:
     """Training part and test part of every fold, as arrays of indices.
 
@@ -78,7 +78,7 @@ def splits_of(
 
 
 def _drawn(
-    cv: Any, X: Array, y: Array, groups: Array | None, together: Array | None, classifier: bool
+    cv: Any, X: Array, y: Array, groups: ArrayLike | None, together: Array | None, classifier: bool
 ) -> Iterator[tuple[Array, Array]]:
     """The splits of `cv`; a mere number of folds is of groups, or of rows that are no copies."""
     if not (cv is None or isinstance(cv, Integral)) or together is None:
@@ -96,7 +96,7 @@ def _drawn(
 
 
 def _remedy(
-    cv: Any, X: Array, y: Array, groups: Array | None, copies: Array | None, classifier: bool, error: ValueError
+    cv: Any, X: Array, y: Array, groups: ArrayLike | None, copies: Array | None, classifier: bool, error: ValueError
 ) -> str:
     """What went wrong, and what to do about this cause."""
     n_folds = _FOLDS if cv is None else int(cv) if isinstance(cv, Integral) else getattr(cv, "n_splits", 0)

@@ -22,7 +22,7 @@ from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping
 from sklearn.utils.validation import check_is_fitted, check_memory, has_fit_parameter
 
 from .._checks import check_sample_weight, draw_seed
-from .._types import Array, ArrayLike
+from .._types import Array, ArrayLike, RandomState
 from ..choice import Candidate, screening
 from ..choice.candidates import scores_of
 from ..choice.folds import Found, Samples, Splits, in_folds, n_workers, seconds_of
@@ -30,6 +30,7 @@ from ..choice.rule import judge
 from ..choice.splits import splits_of
 from ..leave_one_out import left_out_together
 from ..linalg.transforms import ProductTransform
+from ..networks import Network
 from .all_or_nothing import all_or_nothing
 from .grid import chains_of, max_rounds_of, warn_of_unused
 from .importances import gradient_importances, slope_importances
@@ -53,25 +54,25 @@ class AdaptiveTangentModelCV(InputTransformer):
 
     def __init__(
         self,
-        depths=(1, 2),
-        widths=(np.inf,),
-        activations=("relu",),
-        biases=(1.0, 10.0),
-        metrics=None,
-        adaptivities=(300.0,),
-        max_rounds=24,
-        screening_samples=400,
-        penalty="power",
-        cv=None,
-        refit=True,
-        fit_intercept=True,
-        n_jobs=None,
-        verbose=0,
-        random_state=None,
-        network=None,
-        candidates=None,
-        memory=None,
-    ):
+        depths: int | Sequence[int] = (1, 2),
+        widths: float | Sequence[float] = (np.inf,),
+        activations: str | Sequence[str] = ("relu",),
+        biases: float | Sequence[float] = (1.0, 10.0),
+        metrics: Any = None,
+        adaptivities: float | Sequence[float] = (300.0,),
+        max_rounds: int = 24,
+        screening_samples: int | None = 400,
+        penalty: Any = "power",
+        cv: Any = None,
+        refit: bool = True,
+        fit_intercept: bool = True,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+        random_state: RandomState = None,
+        network: Network | Sequence[Network] | None = None,
+        candidates: Sequence[Candidate] | None = None,
+        memory: Any = None,
+    ) -> None:
         self.depths = depths
         self.widths = widths
         self.activations = activations
@@ -126,11 +127,10 @@ class AdaptiveTangentModelCV(InputTransformer):
         """
         cv = self._listed_cv()
         with all_or_nothing(self):
-            given = X
-            X, targets = self._validated(X, y)
-            y = self._as_given(targets)
-            counted = check_sample_weight(sample_weight, len(X))
-            self._choose(X, targets, y, counted, self._weighted(y, counted), groups, cv, given)
+            samples, targets = self._validated(X, y)
+            values = self._as_given(targets)
+            counted = check_sample_weight(sample_weight, len(samples))
+            self._choose(samples, targets, values, counted, self._weighted(values, counted), groups, cv, X)
         return self
 
     def _choose(
@@ -160,12 +160,14 @@ class AdaptiveTangentModelCV(InputTransformer):
             verbose=self.verbose,
             memory=None if self.memory is None else check_memory(self.memory),
         )
+        kept_chains: Sequence[Candidate] = chains
         screening_results = None
-        if max_rounds_of(self) and screening.pays(chains, splits, self.screening_samples):
-            few = screening.thinned(splits, self.screening_samples, sample_weight)
+        few_samples = self.screening_samples
+        if few_samples is not None and max_rounds_of(self) and screening.pays(chains, splits, few_samples):
+            few = screening.thinned(splits, few_samples, sample_weight)
             self._announce("screening", chains, few, X.shape[1])
-            chains, screening_results = _screened(chains, run(chains, few, title="screening"))
-        candidates = [*chains, *others]
+            kept_chains, screening_results = _screened(chains, run(chains, few, title="screening"))
+        candidates = [*kept_chains, *others]
         self._announce("choosing among", candidates, splits, X.shape[1])
         table, rows, kept, last = [], [], [], None
         found = run(candidates, splits, title="cross-validation", keep_predictions=classifies)
@@ -185,7 +187,7 @@ class AdaptiveTangentModelCV(InputTransformer):
         predicted = np.concatenate([test for _, test in splits])
         self._calibrate(kept[index], y[predicted], None if counted is None else counted[predicted])
         for fitted in ("best_estimator_", "refit_time_", "_input_transform", "_importances"):
-            vars(self).pop(fitted, None)  # of an earlier fit
+            self.__dict__.pop(fitted, None)  # of an earlier fit
         if self.refit:
             self._refit(*table[index], X, y, sample_weight, groups, given)
 
@@ -302,7 +304,7 @@ class AdaptiveTangentModelCV(InputTransformer):
         """Weights of the samples in fits and errors."""
         return sample_weight
 
-    def _calibrate(self, scores: Array, y: Array, sample_weight: Array | None) -> None:
+    def _calibrate(self, scores: Any, y: Array, sample_weight: Array | None) -> None:
         """Take what scores of samples that were left out say; of targets nothing."""
 
     def _announce(self, purpose: str, candidates: Sequence[Candidate], splits: Splits, n_features: int) -> None:

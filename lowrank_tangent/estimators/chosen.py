@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.class_weight import compute_sample_weight
 
-from .._types import Array, ArrayLike
+from .._types import Array, ArrayLike, RandomState
+from ..choice import Candidate
+from ..networks import Network
 from .adaptive import AdaptiveTangentClassifier, AdaptiveTangentRegressor
 from .choosing import AdaptiveTangentModelCV
 from .probabilities import Calibration
@@ -158,26 +163,26 @@ class AdaptiveTangentClassifierCV(AdaptiveTangentModelCV, TangentClassifier, Bas
 
     def __init__(
         self,
-        depths=(1, 2),
-        widths=(np.inf,),
-        activations=("relu",),
-        biases=(1.0, 10.0),
-        metrics=None,
-        adaptivities=(300.0,),
-        max_rounds=24,
-        screening_samples=400,
-        penalty="power",
-        cv=None,
-        refit=True,
-        fit_intercept=True,
-        n_jobs=None,
-        verbose=0,
-        random_state=None,
-        network=None,
-        candidates=None,
-        memory=None,
-        class_weight=None,
-    ):
+        depths: int | Sequence[int] = (1, 2),
+        widths: float | Sequence[float] = (np.inf,),
+        activations: str | Sequence[str] = ("relu",),
+        biases: float | Sequence[float] = (1.0, 10.0),
+        metrics: Any = None,
+        adaptivities: float | Sequence[float] = (300.0,),
+        max_rounds: int = 24,
+        screening_samples: int | None = 400,
+        penalty: Any = "power",
+        cv: Any = None,
+        refit: bool = True,
+        fit_intercept: bool = True,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+        random_state: RandomState = None,
+        network: Network | Sequence[Network] | None = None,
+        candidates: Sequence[Candidate] | None = None,
+        memory: Any = None,
+        class_weight: Any = None,
+    ) -> None:
         super().__init__(
             depths,
             widths,

@@ -28,7 +28,7 @@ from .infinite_coefs import kept, predict
 from .inputs import InputTransformer, transform_of_inputs
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
 #: Parameters that are a short way to say a network.
 _SHORT_PARAMETERS = ("hidden_layer_sizes", "activation", "init", "bias")
@@ -166,7 +166,7 @@ class TangentModel:
             operator,
             targets,
             settings.penalty,
-            1.0 if chosen else self.alpha,
+            1.0 if isinstance(self.alpha, str) else self.alpha,
             settings.adaptivity,
             self.loss,
             sample_weight,
@@ -182,6 +182,7 @@ class TangentModel:
                 f"still move, by round_adaptivity); got adaptivity={settings.adaptivity!r}. Give alpha as a number."
             )
         problem = problem.diagonalised()
+        assert problem.ridge_path is not None
         alpha, error = problem.ridge_path.best_alpha(left_out_together(X, groups))
         count = len(targets) if sample_weight is None else sample_weight.sum()
         return problem.with_strength(alpha, settings.adaptivity), error / (count * targets.shape[1])

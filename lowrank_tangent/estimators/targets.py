@@ -19,7 +19,7 @@ from ..losses import LOSSES, get_loss, probabilities_of
 from .all_or_nothing import all_or_nothing
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
 #: Ratio of the standard deviations of two outputs beyond which the smaller one hardly counts.
 _UNLIKE_SCALES = 10.0

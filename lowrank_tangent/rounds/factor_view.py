@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from .._types import Array
 from ..features import TangentFeatures
+from ..operators import TangentOperator
 from ..problem import StructuredRegression
 from ..solvers.solution import Solution
 from .evidence import Ascent, Evidence, log_slopes
@@ -68,7 +69,7 @@ class FactorView(View):
         return problem.spectral[self._index]
 
     @functools.cached_property
-    def basis(self) -> Array | None:
+    def basis(self) -> Array | None:  # type: ignore[override]
         """Basis of the span of the inputs; None also where samples come in batches."""
         return self._problem.operator.layers[self._index].input_basis(self._n_inputs)
 
@@ -88,8 +89,15 @@ class FactorView(View):
     def still_gradients(self) -> Iterator[tuple[Any, Array]]:
         """B delta of every sample and output, in the batches of the operator."""
         coefs = self.coefs * self._scale
-        for rows, layers in self._problem.operator.batches():
-            yield rows, _layer_gradients(layers[self._index].outer[1], coefs)
+        operator = cast(TangentOperator, self._problem.operator)  # as features make them
+        for rows, layers in operator.batches():
+            outer = layers[self._index].outer
+            if outer is None:
+                raise ValueError(
+                    "slopes of a layer's inputs are for layers of one position; take metric='coefficient', or leave "
+                    "this layer out of `movable_layers`."
+                )
+            yield rows, _layer_gradients(outer[1], coefs)
 
     def whole_gradients(self) -> Iterator[tuple[Any, Array]]:
         """By the kernel's derivative."""

@@ -167,20 +167,20 @@ class Relinearisation:
         Inputs of more features than samples stretch in the span of the samples alone, which no stretch leaves.
         """
         known = self.left[layer]
-        if known is None and stretch.directions is None:
+        if known is None:
             known = ProductTransform(np.ones(len(stretch.values)))
-        elif known is None:
-            basis = reduced_factor(X)[1] if layer == 0 else None
-            size = len(stretch.directions) if basis is None else basis.shape[1]
-            known = ProductTransform(np.eye(size), basis)
+            if stretch.directions is not None:
+                basis = reduced_factor(X)[1] if layer == 0 else None
+                known = ProductTransform(np.eye(len(stretch.directions) if basis is None else basis.shape[1]), basis)
         return known.then(stretch.inputs)
 
     def _evidence_of(self, problem: StructuredRegression) -> Evidence:
         """Evidence of the problem's kernel, kept for the last problem."""
-        if problem.loss.name != "squared":
+        if not problem.loss.is_quadratic or problem.loss.is_constraint:
             raise ValueError(f"metric={self._metric.name!r} is for loss='squared'; got loss={problem.loss.name!r}.")
         if self._evidence is None or self._evidence[0] is not problem:
             known = problem if problem.ridge_path is not None else problem.diagonalised()
+            assert known.ridge_path is not None
             self._evidence = problem, Evidence(known.ridge_path)
         return self._evidence[1]
 

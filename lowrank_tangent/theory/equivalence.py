@@ -281,7 +281,7 @@ def _alignment_error(problem: StructuredRegression, solution: Solution, kernel: 
     if len(solution.coefs) > 1 or problem.design.n_outputs > 1 or min(solution.coefs[0].shape) > 1:
         return float("nan")
     (coef,) = solution.coefs
-    norm = max(np.linalg.norm(coef), _TINY)
+    norm = np.maximum(np.linalg.norm(coef), _TINY)
     z1, z2 = problem.spectral[0].split(norm)
     across, along = (z1, z2) if coef.shape[1] > 1 else (z2, z1)
     flat = prediction.reshape(-1)
