@@ -152,6 +152,36 @@ def test_other_networks_of_finite_width(network):
     assert "features" in check_network(network, n_features=4)
 
 
+class WithNames(MLP):
+    """Its state is something else than one array a layer."""
+
+    def initialise(self, n_features, n_outputs=1, random_state=None):
+        weights = super().initialise(n_features, n_outputs, random_state)
+        return {"weights": weights, "offset": np.zeros(1)}
+
+    def layers(self, state, X):
+        return super().layers(state["weights"], X)
+
+    def outputs(self, state, X):
+        return super().outputs(state["weights"], X)
+
+    def serves(self, state, X):
+        return super().serves(state["weights"], X)
+
+    def with_precision(self, state, dtype):
+        return {**state, "weights": super().with_precision(state["weights"], dtype)}
+
+    @property
+    def movable_layers(self):
+        return ()
+
+
+def test_a_state_of_any_kind():
+    passed = check_network(WithNames((4,)))
+    assert "features" not in passed
+    assert {"batches", "seed", "precision", "estimator"} <= set(passed)
+
+
 @pytest.mark.parametrize(("depth", "activation", "bias"), [(1, "relu", True), (2, "relu", 0.5), (2, "erf", False)])
 def test_networks_of_infinite_width(depth, activation, bias):
     passed = check_network(InfiniteMLP(depth, activation, bias))
