@@ -194,7 +194,7 @@ def _left_out(
     return np.linalg.solve(left, residuals.reshape(g, m * block, -1)).reshape(residuals.shape)
 
 
-def _by_size(groups):
+def _by_size(groups: Array) -> list[Array]:
     """Indices of the groups of two samples or more, one array of shape (g, m) for every size m.
 
     One group alone is taken apart: without it there is nothing to predict from.

@@ -142,8 +142,9 @@ class Multinomial(Loss):
 
     def cvxpy_value(self, target: Array, prediction: Any) -> Any:
         """The cross-entropy by exponential cones, with the intercept as a variable."""
-        import cvxpy as cp
+        import cvxpy
 
+        cp: Any = cvxpy  # its types leave out the atoms
         n, C = target.shape
         logits = prediction + np.ones((n, 1)) @ cp.Variable((1, C)) if self.fit_intercept else prediction
         normaliser = cp.sum(cp.logistic(logits), axis=1) if C == 1 else cp.log_sum_exp(logits, axis=1)
@@ -205,7 +206,7 @@ class _MultinomialAt(LossAt):
     def divergence(self, other: _MultinomialAt) -> float:
         """L(f') − L(f) + r·(f' − f)."""
         # Differences of logarithms are those of logits up to a number a sample, which changes nothing.
-        return self._weights @ self._softmax.divergence(other._softmax.log - self._softmax.log)
+        return float(self._weights @ self._softmax.divergence(other._softmax.log - self._softmax.log))
 
     @property
     def mean_curvature(self) -> Array:

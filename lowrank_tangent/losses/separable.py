@@ -93,8 +93,9 @@ class SeparableLoss(Loss):
 
     def cvxpy_value(self, target: Array, prediction: Any) -> Any:
         """The loss as an expression of cvxpy, with the intercept as a variable."""
-        import cvxpy as cp
+        import cvxpy
 
+        cp: Any = cvxpy  # its types leave out the atoms
         n, C = target.shape
         if self.fit_intercept:
             prediction = prediction + np.ones((n, 1)) @ cp.Variable((1, C))

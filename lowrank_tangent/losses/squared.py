@@ -70,8 +70,9 @@ class Squared(Loss):
 
     def cvxpy_value(self, target: Array, prediction: Any) -> Any:
         """½‖y − f‖² as an expression of cvxpy."""
-        import cvxpy as cp
+        import cvxpy
 
+        cp: Any = cvxpy  # its types leave out the atoms
         return 0.5 * cp.sum_squares(target - prediction)
 
 

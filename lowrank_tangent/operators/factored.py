@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ from ..linalg.transforms import LowRankTransform
 from .base import Operator
 from .layer import Layer, Transform
 from .layers import rotate, transpose
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 #: Samples and their features, layer by layer.
 Batch = tuple[slice, Sequence[Layer]]
@@ -93,13 +96,13 @@ class TangentOperator(Operator):
         if n_outputs is not None and (not isinstance(n_outputs, Integral) or n_outputs < 1):
             raise ValueError(f"n_outputs must be a positive integer; got {n_outputs!r}.")
         self.layers = layers
-        self.outputs = outputs
+        self.outputs = "shared" if outputs == "shared" else "network"
         self.n_samples = layers[0].n_samples
         self.n_outputs = network_outputs if outputs == "network" else int(n_outputs or 1)
         self.dtype = np.dtype(np.float64)
 
     @property
-    def coef_shapes(self) -> list[tuple[int, int]]:
+    def coef_shapes(self) -> list[tuple[int, int]]:  # type: ignore[override]  # follows from the layers
         """Shape of each layer's coefficient matrix."""
         copies = self.n_outputs if self.outputs == "shared" else 1
         return [(p, copies * q) for p, q in (layer.shape for layer in self.layers)]
@@ -146,7 +149,7 @@ class TangentOperator(Operator):
         weighted.centred = centre
         return weighted
 
-    def plain(self) -> TangentOperator:
+    def plain(self) -> Self:
         """A copy without weights or centring."""
         plain = copy.copy(self)
         plain.row_scale, plain.centred = None, False
@@ -241,7 +244,7 @@ class TangentOperator(Operator):
                 f"residual must have shape (n, C) = {(self.n_samples, self.n_outputs)}; got {residual.shape}."
             )
         residual = self.from_rows(residual)
-        coefs = []
+        coefs: Coefs = []
         for rows, layers in self.batches():
             parts = [
                 layer.adjoint(residual[rows], shape) for layer, shape in zip(layers, self.coef_shapes, strict=True)
@@ -279,36 +282,37 @@ class TangentOperator(Operator):
 
     def _assemble(self, other: Operator | None, per_output: bool) -> Array:
         symmetric = other is None or other is self
-        other = self if symmetric else other
-        if [layer.shape for layer in other.layers] != [layer.shape for layer in self.layers]:
+        others: Any = self if symmetric else other  # with batches, if it has layers of the same shapes
+        if [layer.shape for layer in others.layers] != [layer.shape for layer in self.layers]:
             raise ValueError("both operators must come from the same network: their layers differ in shape.")
         block = self.layers[0].n_outputs if per_output else 1
-        shape = (self.n_samples * block, other.n_samples * block)
+        shape = (self.n_samples * block, others.n_samples * block)
         check_fits_in_memory(shape, "the kernel")
-        kernel = np.empty(shape, dtype=np.result_type(self.dtype, other.dtype))
+        kernel = np.empty(shape, dtype=np.result_type(self.dtype, others.dtype))
         step = max(1, _BLOCK_ROWS // (block * max(layer.n_positions for layer in self.layers)))
         for batches in self._groups(_KEPT_SHARE * kernel.nbytes):
             these = list(_blocks(batches, step))
             # Of a symmetric kernel the blocks above the diagonal are mirrored, not computed.
-            columns, end = other.batches() if not symmetric else iter(batches), batches[-1][0].stop
+            columns, end = others.batches() if not symmetric else iter(batches), batches[-1][0].stop
             if symmetric and end < self.n_samples:
                 columns = itertools.chain(columns, self.batches(end))
             for cols, those in _blocks(columns, step):
                 for rows, layers in these:
                     if symmetric and cols.start < rows.start:
                         continue
-                    part = sum(one.kernel(two, per_output) for one, two in zip(layers, those, strict=True))
+                    part: Any = sum(one.kernel(two, per_output) for one, two in zip(layers, those, strict=True))
                     row, col = (slice(block * span.start, block * span.stop) for span in (rows, cols))
                     kernel[row, col] = part
                     if symmetric and cols.start > rows.start:
                         kernel[col, row] = part.T
         kernel = self.to_rows(kernel.reshape(self.n_samples, -1)).reshape(shape)
-        transposed = np.ascontiguousarray(kernel.T).reshape(other.n_samples, -1)
-        return other.to_rows(transposed).reshape(shape[::-1]).T if other.changes_rows else kernel
+        transposed = np.ascontiguousarray(kernel.T).reshape(others.n_samples, -1)
+        return others.to_rows(transposed).reshape(shape[::-1]).T if others.changes_rows else kernel
 
     def _groups(self, most_bytes: float) -> Iterator[list[Batch]]:
         """The batches, in groups whose features take at most that memory, or of one batch."""
-        group, size = [], 0
+        group: list[Batch] = []
+        size = 0
         for batch in self.batches():
             bytes_of_batch = sum(layer.size * layer.dtype.itemsize for layer in batch[1])
             if group and size + bytes_of_batch > most_bytes:

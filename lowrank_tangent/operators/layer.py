@@ -16,7 +16,7 @@ from .._types import Array
 from ..linalg.transforms import LowRankTransform
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
 
 class Transform(Protocol):

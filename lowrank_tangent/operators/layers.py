@@ -81,7 +81,7 @@ class LayerFactors(Layer):
         return self.h.shape[2], self.delta.shape[3]
 
     @property
-    def n_positions(self) -> int:
+    def n_positions(self) -> int:  # type: ignore[override]  # read alone, as those of the factors
         """Number of positions T."""
         return self.h.shape[1]
 
@@ -245,7 +245,7 @@ def reduced_factor(factor: Array) -> tuple[Array, Array | None]:
 
 def compact_factor(factor: Array) -> tuple[Array, Array | None]:
     """Like `reduced_factor`, and where many columns are zero, as pixels that no sample uses are, without these."""
-    used = factor.reshape(-1, factor.shape[-1]).any(axis=0)
+    used: Array = np.any(factor.reshape(-1, factor.shape[-1]), axis=0)
     used[0] |= not used.any()
     if used.mean() > _USED:
         return reduced_factor(factor)

@@ -94,10 +94,11 @@ class StreamedOperator(TangentOperator):
 
     def _stream(self, factors_of: Callable[[Any], Sequence[Layer]]) -> None:
         self._factors_of = factors_of
-        self.layers = tuple(
+        shapes: list[Any] = [
             LayerShape(self.n_samples, layer.n_outputs, layer.n_positions, layer.shape)
             for layer in factors_of(slice(0, 1))
-        )
+        ]
+        self.layers = tuple(shapes)  # of the features, only what a stream is asked for
 
 
 def _changed_layers(
