@@ -121,7 +121,7 @@ class StructuredRegression:
             Factors that its objective and its dual points are to be multiplied by.
         """
         scale = weight_scale(self.sample_weight)
-        if scale == 1.0:
+        if self.sample_weight is None or scale == 1.0:
             return self, 1.0, 1.0
         problem = copy.copy(self)
         problem.alpha, problem.sample_weight = self.alpha / scale, self.sample_weight / scale

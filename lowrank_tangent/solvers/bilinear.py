@@ -11,7 +11,7 @@ Source: LeJeune & Alemohammad, arXiv 2308.15478, section 2.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -75,8 +75,10 @@ class JointSolver:
         joint = JointProblem(problem)
         if self.variables is None:
             # B = 0 would be kept where unused directions are given up: M1 = 0 and θ = 0 do not move each other.
-            starts = warm_start is not None and any(coef.any() for coef in warm_start[0])
-            self.variables = joint.factors(warm_start[0]) if starts else joint.identity()
+            if warm_start is not None and any(coef.any() for coef in warm_start[0]):
+                self.variables = joint.factors(warm_start[0])
+            else:
+                self.variables = joint.identity()
 
         def check(iteration: int, variables: Variables) -> str:
             coefs = joint.coefs(variables)
@@ -118,11 +120,11 @@ class JointProblem:
         """θ = 0 and transforms I + N with N Gaussian of that spectral scale; sides that are fixed stay fixed."""
         variables = []
         for (theta, *transforms), sides in zip(self.identity(), self._sides, strict=True):
-            moved = [
+            m1, m2 = (
                 m if side is None else m + 0.5 * scale * rng.standard_normal(m.shape) / math.sqrt(len(m))
                 for m, side in zip(transforms, sides, strict=True)
-            ]
-            variables.append((theta, *moved))
+            )
+            variables.append((theta, m1, m2))
         return variables
 
     def factors(self, coefs: Coefs) -> Variables:
@@ -232,18 +234,19 @@ class JointProblem:
         return value, self._pack(gradients)
 
     @staticmethod
-    def _pack(variables: Variables) -> Array:
+    def _pack(variables: Iterable[Iterable[Array]]) -> Array:
         return np.concatenate([matrix.ravel() for triple in variables for matrix in triple])
 
     def _unpack(self, flat: Array) -> Variables:
         variables, start = [], 0
         for p, q in self.problem.design.coef_shapes:
-            triple = []
+            matrices = []
             for shape in ((p, q), (p, p), (q, q)):
                 size = shape[0] * shape[1]
-                triple.append(flat[start : start + size].reshape(shape))
+                matrices.append(flat[start : start + size].reshape(shape))
                 start += size
-            variables.append(tuple(triple))
+            theta, m1, m2 = matrices
+            variables.append((theta, m1, m2))
         return variables
 
 

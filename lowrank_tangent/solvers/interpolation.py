@@ -89,16 +89,17 @@ def by_multipliers(inner: SolverFunction) -> SolverFunction:
         penalised = copy.copy(problem)
         penalised.loss = Squared()
         penalised.alpha = weight
-        shift, start = np.zeros_like(problem.target), None
+        shift, start = np.zeros_like(problem.target), warm_start
         if warm_start is not None:
-            coefs, dual = warm_start
-            if dual is not None:
-                shift = dual * (weight / problem.alpha)
+            coefs, known = warm_start
+            if known is not None:
+                shift = known * (weight / problem.alpha)
             start = coefs, shift
         tol = _INNER_MARGIN * monitor.tol
         if problem.spectral.is_convex:
             tol = max(tol**2, _LEAST_GAP)
-        spent, stalled, best, best_error = 0, 0, None, np.inf
+        spent, stalled, best_error = 0, 0, np.inf
+        best: tuple[Coefs, Array] | None = None
         for _ in range(_MAX_UPDATES):
             penalised.target = problem.target + shift
             quiet = Monitor(tol)
@@ -122,6 +123,7 @@ def by_multipliers(inner: SolverFunction) -> SolverFunction:
             if stalled == _MAX_STALLED:
                 message = "multipliers cannot be improved in floating-point arithmetic"
                 break
+        assert best is not None
         return *best, message or f"{_MAX_UPDATES} updates of the multipliers were not enough"
 
     return solve

@@ -52,7 +52,8 @@ def solve_proximal(
     prediction = design.matvec(coefs)
     ahead, ahead_prediction, momentum = coefs, prediction, 1.0
     lipschitz = _largest_curvature_guess(problem, prediction)
-    best, lowest = None, np.inf
+    best: tuple[Coefs, Array, float] | None = None
+    lowest = np.inf
     for iteration in range(max_iter + 1):
         if iteration % _CHECK_EVERY == 0 or iteration == max_iter:
             dual = loss.at(target, prediction).residual
@@ -100,6 +101,7 @@ def solve_proximal(
         ahead = [b + inertia * step for b, step in zip(new, steps, strict=True)]
         ahead_prediction = new_prediction + inertia * (new_prediction - prediction)
         coefs, prediction, momentum = new, new_prediction, next_momentum
+    assert best is not None
     coefs, dual, _ = best
     return coefs, dual, message
 
@@ -109,7 +111,7 @@ def _largest_curvature_guess(problem: StructuredRegression, prediction: Array) -
     design, target, loss = problem.design, problem.target, problem.loss
     here = loss.at(target, prediction)
     vector = design.project(np.random.default_rng(0).standard_normal((design.n_samples, design.n_outputs)))
-    estimate = 0.0
+    estimate: Any = 0.0
     for _ in range(5):
         size = np.linalg.norm(vector)
         if size == 0.0:

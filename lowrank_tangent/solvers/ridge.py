@@ -40,6 +40,7 @@ def solve_ridge(
     coefs, dual, message
     """
     path = problem.ridge_path
+    unreachable: Array | float
     if path is not None and not problem.loss.is_constraint and problem.alpha > path.rounding:
         solution, unreachable = path.dual_coefs(problem.alpha), 0.0
     else:

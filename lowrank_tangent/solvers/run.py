@@ -110,7 +110,9 @@ def solve(
     max_iter = limit if max_iter is None else _check_count(max_iter, "max_iter", 0)
     n_init = _check_count(n_init, "n_init", 1)
     reduced, expand, compress = problem.reduced()
-    starts = [None if warm_start is None else _starting_point(warm_start, problem, dual_scale, compress)]
+    starts: list[WarmStart] = [
+        None if warm_start is None else _starting_point(warm_start, problem, dual_scale, compress)
+    ]
     if not problem.spectral.is_convex:
         # Not the numbers that the same seed gave to the weights of a network.
         rng = generator(draw_seed(generator(random_state)))

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..._types import Array, Coefs
 from ...operators.layers import rotate
 from ..spectral_point import PrimalPoint, inner_product
 from .kernels import stretch_root
@@ -127,9 +128,9 @@ def _conjugate(newest, gradient, last, last_gradient):
 class _Direction(NamedTuple):
     """A change dB of the coefficients, with A dB and A*A dB."""
 
-    change: list
-    prediction: np.ndarray
-    correlation: list
+    change: Coefs
+    prediction: Array
+    correlation: Coefs
 
     def times(self, length):
         """That multiple."""

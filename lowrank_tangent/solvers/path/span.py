@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..._types import Array, Coefs
 from ..newton.costs import skinny_cost, stretch_cost
 from ..spectral_point import PrimalPoint, inner_product
 from .known import combined, combined_layers
@@ -50,8 +51,8 @@ class Start(NamedTuple):
     """Where Newton's method begins: a primal point, a dual point r and A* r."""
 
     point: PrimalPoint
-    dual: np.ndarray
-    correlation: list
+    dual: Array
+    correlation: Coefs
 
 
 class SolutionSpan:
