@@ -108,10 +108,7 @@ def _warn_of_unlike_scales(targets: Array) -> None:
 def _has_probabilities(model: Any) -> bool:
     loss = LOSSES.get(model.loss) if isinstance(model.loss, str) else model.loss
     if not getattr(loss, "has_probabilities", False):
-        remedy = "use loss='multinomial' for them"
-        if "loss" not in model.get_params():
-            remedy = f"sklearn.calibration.CalibratedClassifierCV({type(model).__name__}()) has"
-        raise AttributeError(f"loss={model.loss!r} has scores and no probabilities; {remedy}.")
+        raise AttributeError(f"loss={model.loss!r} has scores and no probabilities; use loss='multinomial' for them.")
     return True
 
 
