@@ -6,12 +6,19 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.kernel_ridge import KernelRidge
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, check_cv
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import KernelCenterer, StandardScaler
 from test_network_contract import Antisymmetric
 
-from lowrank_tangent import AdaptiveTangentClassifier, AdaptiveTangentRegressor, TangentRidge, TangentRidgeClassifier
+from lowrank_tangent import (
+    AdaptiveTangentClassifier,
+    AdaptiveTangentClassifierCV,
+    AdaptiveTangentRegressor,
+    AdaptiveTangentRegressorCV,
+    TangentRidge,
+    TangentRidgeClassifier,
+)
 from lowrank_tangent.networks import MLP, InfiniteMLP
 
 ESTIMATORS = [AdaptiveTangentRegressor, AdaptiveTangentClassifier, TangentRidge, TangentRidgeClassifier]
@@ -81,6 +88,30 @@ def test_rounds_of_a_network_of_ones_own(data, metric):
     np.testing.assert_allclose(ridge.predict(kernel) + y.mean(), model.predict(X), atol=1e-3)
     assert not np.allclose(kernel, KernelCenterer().fit_transform(model.initial_kernel(X)), rtol=0.05)
     assert model.transform(X).shape == X.shape
+
+
+@pytest.mark.parametrize("estimator", [AdaptiveTangentRegressorCV, AdaptiveTangentClassifierCV])
+def test_a_network_of_ones_own_in_the_choice(data, estimator):
+    X, y = data
+    classifies = estimator is AdaptiveTangentClassifierCV
+    target = y > 0 if classifies else y
+    model = estimator(network=[NETWORK, MLP((4,))], max_rounds=2, cv=3, random_state=0).fit(X, target)
+    tried = model.cv_results_["params"]
+    rounds = {params["n_rounds"] for params in tried if params.get("network") is NETWORK}
+    assert rounds == {0, 1, 2}
+    # What the table says of a candidate is what the estimator that it names does on the folds.
+    index = next(i for i, params in enumerate(tried) if params.get("network") is NETWORK and params["n_rounds"] == 1)
+    errors = []
+    for train, test in check_cv(3, target, classifier=classifies).split(X, target):
+        single = AdaptiveTangentClassifier if classifies else AdaptiveTangentRegressor
+        seed = model.best_estimator_.random_state
+        fitted = single(**{**tried[index], "random_state": seed}, alpha="loo", adaptivity=0.0).fit(
+            X[train], target[train]
+        )
+        scores = fitted.decision_function(X[test]) if classifies else fitted.predict(X[test])
+        errors.append(np.mean((scores - (2.0 * target[test] - 1.0 if classifies else target[test])) ** 2))
+    assert -model.cv_results_["mean_test_score"][index] == pytest.approx(np.mean(errors), rel=1e-6)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(X), model.predict(X))
 
 
 def test_networks_are_searched_like_any_parameter(data):
