@@ -162,11 +162,12 @@ class TangentModel:
     ) -> tuple[StructuredRegression, float]:
         """The problem on these features, and the leave-one-out error of a chosen alpha, else NaN."""
         chosen = isinstance(self.alpha, str) and self.alpha == "loo"
+        alpha: Any = 1.0 if chosen else self.alpha  # any other text is refused
         problem = StructuredRegression(
             operator,
             targets,
             settings.penalty,
-            1.0 if isinstance(self.alpha, str) else self.alpha,
+            alpha,
             settings.adaptivity,
             self.loss,
             sample_weight,
