@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: A lower bound above the objective contradicts it. Up to the first share of the objective that is the rounding of two
-#: sums and nothing; beyond the second no rounding explains it, but an error of a price or its conjugate does.
+#: A lower bound cannot be above the objective. An excess up to the first share of the objective is rounding and counts
+#: as 0; between the shares it counts as a gap. Beyond the second a price or its conjugate is wrong: nothing is proved.
 _ROUNDING = 64 * np.finfo(float).eps
 _CONTRADICTION = 1e-6
 

@@ -31,9 +31,9 @@ _LARGEST_Y = 700.0
 #: Stretches that differ less than this (relatively) take the mean slope as their difference quotient: the
 #: quotient would lose more digits to cancellation than the mean slope lacks.
 _TIE = 1e-5
-#: Points that differ less than this (relatively) have a difference that is rounding, and so have points in the wrong
-#: order. Where the stretch of one is a multiple of that of the other all the same, near the end of a conjugate's
-#: domain, the quotient is between the slopes, which are far apart: their geometric mean is of its order.
+#: The difference of two points that differ less than this (relatively) is rounding, and their order may be wrong. Near
+#: the end of a conjugate's domain, their stretches may differ by a factor all the same. The quotient then lies between
+#: two slopes that are far apart; the geometric mean of these slopes has its order of magnitude.
 _LOST = 1e-13
 
 
