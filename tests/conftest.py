@@ -3,11 +3,13 @@
 import csv
 import fnmatch
 import importlib
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from lowrank_tangent.operators import LayerFactors, TangentOperator
 
@@ -113,6 +115,13 @@ def low_rank_target(rng, operator, noise=0.1):
     signal = operator.matvec(coefs)
     signal /= signal.std()
     return signal + noise * rng.standard_normal(signal.shape)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_a_worker():
+    """Workers of pytest-xdist share the cores: threads of theirs would only wait for each other."""
+    with threadpool_limits(1 if "PYTEST_XDIST_WORKER" in os.environ else None):
+        yield
 
 
 @pytest.fixture
