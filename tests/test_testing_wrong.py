@@ -30,7 +30,7 @@ from lowrank_tangent.testing import (
 from lowrank_tangent.testing.solver_case import Straight
 
 
-def caught(check, subject, name):
+def assert_caught(check, subject, name):
     """The line of a check, which has to be a finding of it: what was expected and what came, not an error."""
     with pytest.raises(AssertionError) as error:
         check(subject)
@@ -92,7 +92,7 @@ class ChangesItsInput(LayerFactors):
     ],
 )
 def test_layers(rng, layer, name):
-    caught(check_layer, layer(rng.standard_normal((6, 3)), rng.standard_normal((6, 2, 3))), name)
+    assert_caught(check_layer, layer(rng.standard_normal((6, 3)), rng.standard_normal((6, 2, 3))), name)
 
 
 class AdjointOfTheWrongSign(TangentOperator):
@@ -144,7 +144,7 @@ def test_operators(rng, operator, name):
         LayerFactors(rng.standard_normal((6, 3)), rng.standard_normal((6, 2, 4))),
         LayerFactors(rng.standard_normal((6, 9)), rng.standard_normal((6, 2, 2))),
     ]
-    caught(check_operator, operator(layers), name)
+    assert_caught(check_operator, operator(layers), name)
 
 
 # -- networks -------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ class OneLayerTooMany(MLP):
     ids=lambda value: type(value).__name__,
 )
 def test_networks(network, name):
-    caught(check_network, network, name)
+    assert_caught(check_network, network, name)
 
 
 # -- penalties ------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ class ForgetsItsParameters(PowerPenalty):
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_penalties(penalty, name):
-    line = caught(check_penalty, penalty, name)
+    line = assert_caught(check_penalty, penalty, name)
     assert name != "pickling" or "lambda" in line
 
 
@@ -294,7 +294,7 @@ class ClaimsTheBumpConvex(CustomPenalty):
 
 
 def test_a_narrow_bump_is_found():
-    caught(check_penalty, ClaimsTheBumpConvex(bumpy), "convexity")
+    assert_caught(check_penalty, ClaimsTheBumpConvex(bumpy), "convexity")
 
 
 # -- losses ---------------------------------------------------------------------------------
@@ -395,7 +395,7 @@ class NeverOutside(Straight):
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_losses(loss, name):
-    caught(check_loss, loss, name)
+    assert_caught(check_loss, loss, name)
 
 
 # -- solvers --------------------------------------------------------------------------------
@@ -463,7 +463,7 @@ def changes_its_start(problem, monitor, max_iter, warm_start):
     ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", "Restless"),
 )
 def test_solvers(function, name):
-    caught(check_solver, limited(function), name)
+    assert_caught(check_solver, limited(function), name)
 
 
 # -- metrics and candidates -----------------------------------------------------------------
@@ -495,7 +495,7 @@ class FavoursAnAxis(Metric):
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_metrics(metric, name):
-    caught(check_metric, metric, name)
+    assert_caught(check_metric, metric, name)
 
 
 class Boosting(Candidate):
@@ -553,4 +553,4 @@ class FlatPredictions(Boosting):
 )
 def test_candidates(candidate, name):
     assert check_candidate(Boosting())
-    caught(check_candidate, candidate, name)
+    assert_caught(check_candidate, candidate, name)

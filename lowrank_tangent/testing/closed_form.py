@@ -24,6 +24,7 @@ def _gram(one: Sequence[Any], two: Sequence[Any]) -> Array:
 
 
 def check_kernel(case: NetworkCase, rng: np.random.Generator) -> None:
+    """`kernel` is that of the features, of new samples too, and symmetric."""
     state, network = case.infinite(), case.network
     new = rng.standard_normal((_NEW, case.X.shape[1]))
     layers, others = network.layers(state, case.X), network.layers(state, new)
@@ -39,6 +40,7 @@ def check_kernel(case: NetworkCase, rng: np.random.Generator) -> None:
 
 
 def check_slopes(case: NetworkCase, rng: np.random.Generator) -> None:
+    """`tangent` has the slopes that differences of the kernel have."""
     Z, network = case.infinite().X, case.network
     weights = rng.uniform(0.5, 2.0, network.n_layers)
     agree("the kernel of tangent against kernel(X)", network.tangent(Z).kernel, network.kernel(case.X), _CLOSED)
@@ -62,6 +64,7 @@ def check_slopes(case: NetworkCase, rng: np.random.Generator) -> None:
 
 
 def check_input_gradients(case: NetworkCase, rng: np.random.Generator) -> None:
+    """`input_gradients` are those of the fitted function, by differences."""
     state, network = case.infinite(), case.network
     coefs = [rng.standard_normal(layer.shape) for layer in network.layers(state, case.X)]
 
@@ -87,6 +90,7 @@ def check_input_gradients(case: NetworkCase, rng: np.random.Generator) -> None:
 
 
 def check_rescaled(case: NetworkCase, rng: np.random.Generator) -> None:
+    """`rescaled` makes of scaled samples the same kernel."""
     case.infinite()
     try:
         other = case.network.rescaled(2.0)

@@ -16,6 +16,7 @@ _EXACT = 1e-9
 
 
 def check_hessian(case: LossCase, rng: np.random.Generator) -> None:
+    """S Sᵀ is the Hessian, by differences of the residual, and `adjoint` is that of `multiply`."""
     case.hessian()
     for one in case.settings():
         rows = one.rows(one.draw(rng))
@@ -49,6 +50,7 @@ def _columns(here: LossAt, shape: tuple[int, ...]) -> Array:
 
 
 def check_mean_curvature(case: LossCase, rng: np.random.Generator) -> None:
+    """`mean_curvature` is the mean diagonal of S Sᵀ."""
     case.hessian()
     for one in _without_intercept(case):
         here = one.at(one.draw(rng))
@@ -58,6 +60,7 @@ def check_mean_curvature(case: LossCase, rng: np.random.Generator) -> None:
 
 
 def check_blocks(case: LossCase, rng: np.random.Generator) -> None:
+    """`blocks` are those of S, one a sample."""
     case.hessian()
     for one in _without_intercept(case):
         here = one.at(one.draw(rng))
@@ -72,6 +75,7 @@ def check_blocks(case: LossCase, rng: np.random.Generator) -> None:
 
 
 def check_conjugate_curvature(case: LossCase, rng: np.random.Generator) -> None:
+    """`conjugate_curvature` inverts S Sᵀ."""
     case.hessian()
     for one in _without_intercept(case):
         here = one.at(one.draw(rng))
@@ -84,6 +88,7 @@ def check_conjugate_curvature(case: LossCase, rng: np.random.Generator) -> None:
 
 
 def check_intercept_directions(case: LossCase, rng: np.random.Generator) -> None:
+    """`intercept_directions` are orthonormal, and S leaves nothing of them."""
     case.hessian()
     for one in case.settings():
         here = one.at(one.draw(rng))
@@ -106,6 +111,7 @@ def check_intercept_directions(case: LossCase, rng: np.random.Generator) -> None
 
 
 def check_newton_start(case: LossCase, rng: np.random.Generator) -> None:
+    """`newton_start` returns r′ and x with r′ = r − S x."""
     case.hessian()
     for one in case.settings():
         here = one.at(one.draw(rng))

@@ -55,6 +55,7 @@ class NetworkCase:
 
 
 def same_layers(name: str, got: Sequence[Any], expected: Sequence[Any], tol: float) -> None:
+    """Finding if features of layers differ, whatever they are kept as."""
     for index, (one, two) in enumerate(zip(got, expected, strict=True)):
         features = features_of(two)
         agree(f"{name}, layer {index}", features_of(one), features, tol, max(float(np.abs(features).max()), 1e-3))
