@@ -36,7 +36,7 @@ def test_what_becomes_an_array_is_one(X, network, convert):
     [
         (lambda X: np.where(X > 0, np.nan, X), "Input X contains NaN"),
         (lambda X: np.where(X > 0, np.inf, X), "Input X contains infinity"),
-        (lambda X: X.astype(str)[:, :2] + "x", "could not convert string to float"),
+        (lambda X: np.char.add(X.astype(str)[:, :2], "x"), "could not convert string to float"),
         (lambda X: X[:0], r"Found array with 0 sample\(s\) \(shape=\(0, 3\)\)"),
         (lambda X: X[:, :0], r"Found array with 0 feature\(s\)"),
         (lambda X: X[0], "Expected 2D array, got 1D array"),

@@ -7,7 +7,7 @@ import pytest
 
 from lowrank_tangent import StructuredRegression, TangentFeatures, adapt, solve
 from lowrank_tangent.model_selection import tangent_path
-from lowrank_tangent.networks import MLP, InfiniteMLP, Network, StretchedWeights
+from lowrank_tangent.networks import MLP, InfiniteMLP, Network, StretchedWeights, generator
 from lowrank_tangent.operators import LayerFactors
 from lowrank_tangent.rounds import Relinearisation, run_rounds
 
@@ -33,7 +33,7 @@ class Antisymmetric(Network):
         return self.first.forward_scale(fan_in)
 
     def initialise(self, n_features, n_outputs=1, random_state=None):
-        rng = np.random.default_rng(random_state)
+        rng = generator(random_state)
         return [network.initialise(n_features, n_outputs, rng) for network in (self.first, self.second)]
 
     def layers(self, state, X):
